@@ -1,0 +1,105 @@
+import type { SqlClient, Transaction } from '@core-backend/internal/sql'
+import { Client, Pool, type PoolClient } from 'pg'
+
+/** A pool with transactions whose statements are sent without waiting for each other's answers. */
+export interface Database extends SqlClient {
+  readonly pool: Pool
+  /** BEGIN, `fn`, COMMIT on one connection. ROLLBACK when `fn` throws; a connection that broke leaves the pool. */
+  transaction<T>(fn: (tx: Transaction) => Promise<T>): Promise<T>
+  close(): Promise<void>
+}
+
+export interface DatabaseOptions {
+  /** Shown in `pg_stat_activity`. */
+  name: string
+  /** Connections at most. @default 16 */
+  max?: number
+}
+
+/** Opens nothing before the first query. Survives the server's restarts: what fails meanwhile fails alone. */
+export function openDatabase(url: string, { name, max = 16 }: DatabaseOptions): Database {
+  const config = { connectionString: url, application_name: name, max, pipeline: true, connectionTimeoutMillis: 5_000, keepAlive: true }
+  const pool = new Pool(config)
+  // Without these, a connection that the server cuts would end the process: the first for idle ones, the second for those in use.
+  pool.on('error', () => {})
+  pool.on('connect', (client) => void client.on('error', () => {}))
+  let closing: Promise<void> | undefined
+  return {
+    pool,
+    query: (text, values) => pool.query(prepared(text, values)),
+    transaction: (fn) => transaction(pool, fn),
+    close: () => (closing ??= pool.end()),
+  }
+}
+
+async function transaction<T>(pool: Pool, fn: (tx: Transaction) => Promise<T>): Promise<T> {
+  const client = await pool.connect()
+  let broken: Error | undefined
+  try {
+    const begun = client.query('BEGIN')
+    begun.catch(() => {}) // awaited below, after the first statements went out behind it
+    const result = await fn(transactionOn(client))
+    await begun
+    await client.query('COMMIT')
+    return result
+  } catch (error) {
+    await client.query('ROLLBACK').catch((failure: Error) => (broken = failure))
+    throw error
+  } finally {
+    client.release(broken)
+  }
+}
+
+const transactionOn = (client: PoolClient): Transaction => ({ query: (text, values) => client.query(prepared(text, values)) })
+
+const names = new Map<string, string>()
+
+/** A statement with parameters is parsed once a connection. The few that are different each time stay unnamed. */
+function prepared(text: string, values: unknown[] | undefined): { text: string; values?: unknown[]; name?: string } {
+  if (!values?.length) return { text }
+  let name = names.get(text)
+  if (name === undefined && names.size < 500) names.set(text, (name = `s${names.size}`))
+  return name === undefined ? { text, values } : { text, values, name }
+}
+
+/** The database cannot be used. The message is one line without a password. */
+export class DatabaseError extends Error {
+  override readonly name = 'DatabaseError'
+  readonly code = 'ERR_ACTIVELOG_DATABASE'
+  readonly retryable = true
+}
+
+/** Resolves when the server answers and is new enough. Throws {@link DatabaseError}. */
+export async function reachable(url: string): Promise<void> {
+  const client = new Client({ connectionString: url, connectionTimeoutMillis: 5_000 })
+  client.on('error', () => {})
+  try {
+    await client.connect()
+    const { rows } = await client.query<{ version: string }>("SELECT current_setting('server_version_num') AS version")
+    const version = Math.floor(Number(rows[0]?.version) / 10_000)
+    if (version < 15) throw new Error(`it is PostgreSQL ${version}, 15 or later is needed`)
+  } catch (cause) {
+    const { message, code } = cause as { message: string; code?: string }
+    throw new DatabaseError(`Cannot use the database ${withoutPassword(url)}: ${message || code}`, { cause })
+  } finally {
+    await client.end().catch(() => {})
+  }
+}
+
+const withoutPassword = (url: string): string => {
+  const { protocol, host, pathname } = new URL(url)
+  return `${protocol}//${host}${pathname}`
+}
+
+/** The server cannot be reached, is starting or stopping, or takes no more connections: worth another try soon. */
+export function isUnavailable(error: unknown): boolean {
+  const { code = '', message = '', syscall } = error as { code?: string; message?: string; syscall?: string }
+  return (
+    syscall !== undefined ||
+    /^(08|53|57P)/.test(code) ||
+    /^(ECONN|EPIPE|ETIMEDOUT|EHOST|ENET|ENOTFOUND|EAI_)/.test(code) ||
+    /^(Connection terminated|Client has encountered a connection error|Client was closed|timeout exceeded when trying to connect|Query read timeout|Cannot use a pool after)/.test(
+      message,
+    )
+  )
+}

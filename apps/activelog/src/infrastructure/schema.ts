@@ -1,0 +1,90 @@
+import { isTenantName } from '../domain/tenant.ts'
+import type { Database } from './database.ts'
+
+/** Holds what all tenants share: outbox, inbox and the broker's tables. */
+export const sharedSchema = 'activelog'
+
+/** The quoted schema of a tenant. Throws `RangeError` for what cannot be a tenant's name, whoever sent it. */
+export function schemaOf(tenant: string): string {
+  if (!isTenantName(tenant)) throw Object.assign(new RangeError(`Not a tenant's name: ${JSON.stringify(tenant.slice(0, 100))}`), { retryable: false })
+  return `"tenant_${tenant}"`
+}
+
+/** Makes what is missing. Any number of processes may do so at once: IF NOT EXISTS alone would fail for some of them. */
+export async function createTables(db: Database, tenants: readonly string[], shared: readonly string[]): Promise<void> {
+  await db.transaction(async (tx) => {
+    await tx.query("SELECT pg_advisory_xact_lock(hashtextextended('activelog tables', 0))")
+    await tx.query('SET LOCAL client_min_messages = warning')
+    await tx.query(`CREATE SCHEMA IF NOT EXISTS "${sharedSchema}"`)
+    for (const sql of shared) await tx.query(sql)
+    for (const tenant of tenants) await tx.query(tenantTables(schemaOf(tenant)))
+  })
+}
+
+function tenantTables(schema: string): string {
+  return `
+CREATE SCHEMA IF NOT EXISTS ${schema};
+
+-- Written by requests. A deleted activity keeps its row: its versions count its events.
+CREATE TABLE IF NOT EXISTS ${schema}.activities (
+  id uuid PRIMARY KEY,
+  user_id bigint NOT NULL,
+  type text NOT NULL,
+  title text NOT NULL,
+  description text,
+  duration_minutes integer NOT NULL,
+  distance_km numeric,
+  calories_burned integer,
+  notes text,
+  activity_date date NOT NULL,
+  created_at timestamptz NOT NULL,
+  updated_at timestamptz NOT NULL,
+  version integer NOT NULL,
+  deleted boolean NOT NULL DEFAULT false
+);
+CREATE INDEX IF NOT EXISTS activities_of_user ON ${schema}.activities (user_id, id);
+CREATE TABLE IF NOT EXISTS ${schema}.idempotency_keys (
+  key text PRIMARY KEY,
+  fingerprint text NOT NULL,
+  response json NOT NULL,
+  created_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- Written by handlers: what of each activity stands in the sums, and the sums.
+CREATE TABLE IF NOT EXISTS ${schema}.counted (
+  activity_id uuid PRIMARY KEY,
+  version integer NOT NULL,
+  user_id bigint,
+  day date,
+  type text,
+  minutes integer,
+  km numeric
+);
+CREATE TABLE IF NOT EXISTS ${schema}.day_sums (
+  user_id bigint NOT NULL,
+  day date NOT NULL,
+  type text NOT NULL,
+  activities integer NOT NULL,
+  minutes bigint NOT NULL,
+  km numeric NOT NULL,
+  updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  PRIMARY KEY (user_id, day, type)
+) WITH (fillfactor = 70);
+CREATE TABLE IF NOT EXISTS ${schema}.badges (
+  activity_id uuid PRIMARY KEY,
+  version integer NOT NULL,
+  user_id bigint NOT NULL,
+  names text[] NOT NULL,
+  earned_on date NOT NULL
+);
+CREATE INDEX IF NOT EXISTS badges_of_user ON ${schema}.badges (user_id);
+CREATE TABLE IF NOT EXISTS ${schema}.audit (
+  event_id uuid PRIMARY KEY,
+  event text NOT NULL,
+  activity json NOT NULL,
+  occurred_at timestamptz NOT NULL,
+  recorded_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  request_id text,
+  trace_id text
+)`
+}

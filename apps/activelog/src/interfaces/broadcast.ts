@@ -1,0 +1,34 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { MessageSubscriber } from '@core-backend/events'
+import type { Logger } from '../application/ports.ts'
+import { registry, topic } from '../domain/events.ts'
+import type { Live } from './http/live.ts'
+
+/** Hands every event to those who watch in this process. Waits for a broker that is away: requests are served without it. */
+export function broadcast(subscriber: MessageSubscriber, live: Live, logger: Logger): { close(): Promise<void> } {
+  const stopping = new AbortController()
+  const { signal } = stopping
+
+  const subscribe = async (): Promise<{ close(): Promise<void> } | undefined> => {
+    for (let waitMs = 100; !signal.aborted; waitMs = Math.min(waitMs * 2, 5_000)) {
+      try {
+        return await subscriber.subscribe([topic], {}, async (message) => {
+          const event = await registry.decode(message)
+          if (event.tenantId !== undefined) live.publish(event.tenantId, { id: event.id, name: event.name, activity: event.data })
+        })
+      } catch (error) {
+        logger.warn({ err: error }, 'No live events yet')
+        await sleep(waitMs, undefined, { signal }).catch(() => {})
+      }
+    }
+    return undefined
+  }
+
+  const subscribed = subscribe()
+  return {
+    async close() {
+      stopping.abort()
+      await (await subscribed)?.close()
+    },
+  }
+}

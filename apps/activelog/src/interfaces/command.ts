@@ -1,0 +1,99 @@
+import { resolve } from 'node:path'
+import { pino } from 'pino'
+import type { Logger } from '../application/ports.ts'
+import { dayOf } from '../domain/activity.ts'
+import { type ActivelogSettings, fromEnv } from '../infrastructure/settings.ts'
+import type { Progress } from '../infrastructure/progress.ts'
+import { playDemo } from './demo.ts'
+
+export interface StartOptions {
+  logger: Logger
+  /** Told when something is broken that only a new start can mend. */
+  onFatal?: (error: Error) => void
+}
+
+/** A running process of the service. */
+export interface Activelog {
+  /** Where it listens, if it does. */
+  readonly url: string | undefined
+  /** How far the events are, counted in the tables; of those whose activity has `sinceId` or a later id. */
+  progress(sinceId: string): Promise<Progress>
+  /** Answers what was asked, finishes what is under way, stops the database last. */
+  close(): Promise<void>
+}
+
+type Start = (settings: ActivelogSettings, options: StartOptions) => Promise<Activelog>
+
+/** A terminal's Ctrl-C reaches us twice under npm, which also hands it on. */
+const sameKeyMs = 250
+
+/** `npm start`: runs until Ctrl-C or SIGTERM, a second one of which ends it at once; nothing is lost by that. Every fault is one line and exit code 1. */
+export async function runCommand(start: Start, args: readonly string[] = process.argv.slice(2)): Promise<void> {
+  const stopping = new AbortController()
+  let stoppedAt = 0
+  const onSignal = (): void => {
+    if (!stopping.signal.aborted) {
+      stoppedAt = performance.now()
+      stopping.abort()
+    } else if (performance.now() - stoppedAt > sameKeyMs) process.exit(130)
+  }
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, onSignal)
+
+  try {
+    const { settings, demo } = read(args)
+    const logger = pino({ level: settings.logLevel, base: { role: settings.role, environment: settings.environment } })
+    process.on('unhandledRejection', (error) => logger.error({ err: error }, 'Unhandled rejection'))
+    let fatal: Error | undefined
+    const onFatal = (error: Error): void => {
+      fatal = error
+      stopping.abort()
+    }
+    const activelog = await start(settings, { logger: demo ? quiet(logger) : logger, onFatal })
+    greet(settings, activelog)
+    if (demo) await playDemo(activelog, settings.tenants, stopping.signal)
+    else await aborted(stopping.signal)
+    await activelog.close()
+    if (fatal) throw fatal
+  } catch (error) {
+    console.error(`activelog: ${(error as Error).message.replaceAll(/\s*\n\s*/g, ' ')}`)
+    process.exitCode = 1
+  }
+}
+
+function read(args: readonly string[]): { settings: ActivelogSettings; demo: boolean } {
+  const unknown = args.find((arg) => arg !== '--demo')
+  if (unknown !== undefined) throw new TypeError(`Unknown argument ${unknown}: there is only --demo`)
+  const settings = fromEnv()
+  const demo = args.length > 0
+  if (demo && settings.role !== 'all') throw new TypeError(`--demo needs ROLE=all, got ROLE=${settings.role}`)
+  return { settings, demo }
+}
+
+/** Log lines would tear the live line apart. Pino's methods want their logger as `this`. */
+const quiet = (logger: pino.Logger): Logger => ({ debug: () => {}, info: () => {}, warn: logger.warn.bind(logger), error: logger.error.bind(logger) })
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    // A signal listener alone does not keep a process alive, and a relay or worker may wait on nothing but unreferenced timers.
+    const alive = setInterval(() => {}, 2 ** 30)
+    const end = (): void => {
+      clearInterval(alive)
+      resolve()
+    }
+    if (signal.aborted) end()
+    else signal.addEventListener('abort', end, { once: true })
+  })
+}
+
+function greet({ role, tenants, databaseUrl, dataDir }: ActivelogSettings, { url }: Activelog): void {
+  const data = databaseUrl === undefined ? `data in ${resolve(dataDir)}` : 'data in DATABASE_URL'
+  console.log(`ActiveLog ${url === undefined ? `(${role}) is at work` : `(${role}) listens on ${url}`}, ${data}`)
+  if (url === undefined || (role !== 'all' && role !== 'api')) return
+  const as = `-H 'X-Tenant-ID: ${tenants[0]}'`
+  const run = { userId: 1, type: 'running', title: 'Morning run', durationMinutes: 32, distanceKm: 6.1, activityDate: dayOf(new Date()) }
+  console.log(`
+  curl ${url}/activities ${as} -H 'Content-Type: application/json' -d '${JSON.stringify(run)}'
+  curl ${url}/users/1/stats ${as}
+  curl -N ${url}/events ${as}
+`)
+}

@@ -1,0 +1,22 @@
+/** One thing that the process stands on. */
+export type Check = (options: { signal: AbortSignal }) => Promise<{ readonly status: string }>
+
+export interface HealthReport {
+  readonly status: 'ok' | 'degraded' | 'down'
+  readonly checks: Record<string, { readonly status: string }>
+}
+
+/** Asks all at once, each for two seconds at most. What is down takes all down; errors are told in one line. */
+export async function healthOf(checks: Record<string, Check>): Promise<HealthReport> {
+  const signal = AbortSignal.timeout(2_000)
+  const results = await Promise.all(
+    Object.entries(checks).map(async ([name, check]) => {
+      const late = new Promise<never>((_, reject) => signal.addEventListener('abort', () => reject(new Error('no answer')), { once: true }))
+      const result = await Promise.race([check({ signal }), late]).catch((error: Error) => ({ status: 'down', error: error.message }))
+      return [name, result] as const
+    }),
+  )
+  const statuses = results.map(([, { status }]) => status)
+  const status = statuses.includes('down') ? 'down' : statuses.every((one) => one === 'ok') ? 'ok' : 'degraded'
+  return { status, checks: Object.fromEntries(results) }
+}

@@ -1,0 +1,67 @@
+import { RefusalError } from '../../application/errors.ts'
+import { type Fault, InvalidActivityError } from '../../domain/activity.ts'
+import { isUnavailable } from '../../infrastructure/database.ts'
+
+/** What is wrong with a request, as HTTP says it. */
+export class HttpError extends Error {
+  override readonly name = 'HttpError'
+  readonly code = 'ERR_ACTIVELOG_HTTP'
+  readonly retryable: boolean
+  readonly status: number
+  readonly faults: readonly Fault[]
+  constructor(status: number, message: string, faults: readonly Fault[] = []) {
+    super(message)
+    this.status = status
+    this.faults = faults
+    this.retryable = status >= 500
+  }
+}
+
+/** One field, header or parameter is wrong. */
+export const badField = (field: string, detail: string): HttpError => new HttpError(400, 'The request is invalid', [{ field, detail }])
+
+const titles: Record<number, string> = {
+  400: 'Bad Request',
+  404: 'Not Found',
+  405: 'Method Not Allowed',
+  409: 'Conflict',
+  413: 'Content Too Large',
+  415: 'Unsupported Media Type',
+  422: 'Unprocessable Content',
+  500: 'Internal Server Error',
+  503: 'Service Unavailable',
+}
+const refusals: Record<RefusalError['code'], number> = { ERR_ACTIVELOG_NOT_FOUND: 404, ERR_ACTIVELOG_KEY_BUSY: 409, ERR_ACTIVELOG_KEY_REUSED: 422 }
+
+/** The status of whatever was thrown. */
+function statusOf(error: unknown): number {
+  if (error instanceof HttpError) return error.status
+  if (error instanceof InvalidActivityError) return 400
+  if (error instanceof RefusalError) return refusals[error.code]
+  return isUnavailable(error) ? 503 : 500
+}
+
+/** The answer to everything until the service is there. */
+export function starting(): Response {
+  const body = { type: 'about:blank', title: titles[503], status: 503, detail: 'Starting' }
+  return new Response(JSON.stringify(body), { status: 503, headers: { 'content-type': 'application/problem+json', 'retry-after': '1' } })
+}
+
+/** Whatever was thrown as problem details (RFC 9457). What the server did wrong is in its log, not here. */
+export function problem(error: unknown, requestId: string): Response {
+  const status = statusOf(error)
+  const faults = error instanceof HttpError || error instanceof InvalidActivityError ? error.faults : []
+  const detail =
+    status === 503
+      ? 'The database cannot be reached; try again'
+      : status === 500
+        ? 'Something went wrong here'
+        : error instanceof InvalidActivityError
+          ? 'The activity is invalid'
+          : (error as Error).message
+  const body = { type: 'about:blank', title: titles[status], status, detail, requestId, ...(faults.length > 0 && { errors: faults }) }
+  const headers: Record<string, string> = { 'content-type': 'application/problem+json', 'x-request-id': requestId }
+  if (status === 503 || status === 409) headers['retry-after'] = '1'
+  if (status === 413) headers['connection'] = 'close'
+  return new Response(JSON.stringify(body), { status, headers })
+}

@@ -1,0 +1,57 @@
+import { once } from 'node:events'
+import { createServer } from 'node:http'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { getRequestListener } from '@hono/node-server'
+
+/** A listening server. */
+export interface HttpServer {
+  /** `http://host:port`, with the port that was taken. */
+  readonly url: string
+  readonly port: number
+  /** Takes no more connections, answers what was asked, ends the rest after `drainMs` (10 s). */
+  close(): Promise<void>
+}
+
+/** Rejects with a line that says why it cannot listen. */
+export async function serve(
+  fetch: (request: Request) => Response | Promise<Response>,
+  { host, port, drainMs = 10_000 }: { host: string; port: number; drainMs?: number },
+): Promise<HttpServer> {
+  const listener = getRequestListener(fetch, { overrideGlobalObjects: false })
+  const server = createServer((request, response) => void listener(request, response))
+  server.listen(port, host)
+  await once(server, 'listening').catch((cause: NodeJS.ErrnoException) => {
+    throw new Error(`Cannot listen on ${host}:${port}: ${reasons[cause.code ?? ''] ?? cause.message}`, { cause })
+  })
+  const address = server.address()
+  const taken = typeof address === 'object' && address ? address.port : port
+  let closing: Promise<void> | undefined
+
+  async function close(): Promise<void> {
+    const closed = once(server, 'close')
+    server.close()
+    const deadline = performance.now() + drainMs
+    let open = true
+    void closed.then(() => (open = false))
+    // A connection is idle only once its answer is out, and nobody says when that is.
+    while (open && performance.now() < deadline) {
+      server.closeIdleConnections()
+      await Promise.race([closed, sleep(20)])
+    }
+    server.closeAllConnections()
+    await closed
+  }
+
+  return {
+    url: `http://${host.includes(':') ? `[${host}]` : host}:${taken}`,
+    port: taken,
+    close: () => (closing ??= close()),
+  }
+}
+
+const reasons: Record<string, string> = {
+  EADDRINUSE: 'the port is in use, set PORT to another one',
+  EADDRNOTAVAIL: 'this machine does not have that address, set HOST to one of its own',
+  ENOTFOUND: 'no such host, set HOST to an address of this machine',
+  EACCES: 'this user may not, set PORT to 1024 or above',
+}

@@ -1,0 +1,130 @@
+import { uuidv7 } from '@core-backend/internal/uuid'
+import { createInbox, createOutbox, relay as createRelay } from '@core-backend/outbox'
+import { activityUseCases } from './application/activities.ts'
+import { handlerNames } from './application/handlers.ts'
+import { userUseCases } from './application/statistics.ts'
+import { topic } from './domain/events.ts'
+import { activityStore } from './infrastructure/activity-store.ts'
+import { openBroker } from './infrastructure/broker.ts'
+import { openDatabase, reachable } from './infrastructure/database.ts'
+import { startEmbeddedPostgres } from './infrastructure/embedded-postgres.ts'
+import { startHousekeeping } from './infrastructure/housekeeping.ts'
+import { countProgress } from './infrastructure/progress.ts'
+import { projections as postgresProjections } from './infrastructure/projections.ts'
+import { createTables, sharedSchema } from './infrastructure/schema.ts'
+import type { ActivelogSettings } from './infrastructure/settings.ts'
+import { type Activelog, runCommand, type StartOptions } from './interfaces/command.ts'
+import { createLive } from './interfaces/http/live.ts'
+import { createMetrics } from './interfaces/http/metrics.ts'
+import { starting } from './interfaces/http/problem.ts'
+import { routes } from './interfaces/http/routes.ts'
+import { serve } from './interfaces/http/server.ts'
+import { broadcast } from './interfaces/broadcast.ts'
+import { activityWorker, group } from './interfaces/worker.ts'
+
+/**
+ * ActiveLog, wired by hand, from the database up. `role` says which parts this process has: `api` answers requests, `relay` takes committed events from the
+ * outbox to the broker, `worker` handles them, `all` does everything. Rejects when something cannot start; then nothing is left open.
+ */
+export async function startActivelog(settings: ActivelogSettings, { logger, onFatal = () => {} }: StartOptions): Promise<Activelog> {
+  const { role, tenants } = settings
+  const has = (part: 'api' | 'relay' | 'worker'): boolean => role === 'all' || role === part
+  const open: { close(): Promise<unknown> }[] = []
+  const closeAll = async (): Promise<void> => {
+    for (let last = open.pop(); last; last = open.pop()) await last.close()
+  }
+  /** Closed in reverse order. */
+  const opened = <T extends { close(): Promise<unknown> }>(it: T): T => (open.push(it), it)
+
+  try {
+    // The port: one that is taken is told before anything else begins. Until the rest is there, everybody is told to come back.
+    let answer: (request: Request) => Response | Promise<Response> = starting
+    const http = settings.listen && opened(await serve((request) => answer(request), settings.listen))
+
+    // The database: the one given, else a real PostgreSQL of our own.
+    const server = settings.databaseUrl === undefined ? opened(await startEmbeddedPostgres({ dataDir: settings.dataDir, logger })) : undefined
+    void server?.exited.then((error) => error && onFatal(error))
+    const url = settings.databaseUrl ?? server!.url
+    if (!server) await reachable(url)
+    // Two pools, so that requests in a crowd cannot hold up the renewal of a lease.
+    const requests = opened(openDatabase(url, { name: 'activelog requests' }))
+    const background = opened(openDatabase(url, { name: 'activelog background', max: 24 }))
+
+    // Outbox and inbox: events commit with the data they speak of, and have their effects once.
+    const outbox = createOutbox({ schema: sharedSchema })
+    const inbox = createInbox({ schema: sharedSchema })
+    await createTables(background, tenants, [outbox.schema(), inbox.schema()])
+
+    // The broker, on which every event waits for the workers from its first day.
+    const broker = opened(await openBroker({ url: settings.brokerUrl, database: background, listenUrl: server ? undefined : url, logger }))
+    await broker.createTopic(topic, { groups: [group] })
+
+    const projections = postgresProjections(requests)
+
+    const relay = has('relay')
+      ? createRelay({
+          db: background,
+          outbox,
+          publisher: broker,
+          groups: { [topic]: [group] },
+          hooks: {
+            onError: (error, during) => logger.warn({ err: error, during }, 'The relay waits'),
+            onParked: ({ error, ...message }) => logger.error({ err: error, ...message }, 'An event cannot be published'),
+            onAlarm: (alarm) => logger.warn(alarm, 'The outbox lags behind'),
+          },
+        })
+      : undefined
+    if (relay) await opened(relay).start()
+
+    const working = has('worker') ? activityWorker({ subscriber: broker, inbox: inbox.runner(background.transaction), projections, logger }) : undefined
+    if (working) {
+      await opened(working.worker).start()
+      opened(startHousekeeping({ db: background, inbox, tenants, logger }))
+    }
+
+    const live = has('api') ? createLive({ recorded: projections.recorded }) : undefined
+    if (live) opened(broadcast(broker, live, logger))
+
+    const database = async (): Promise<{ status: string }> => {
+      await requests.query('SELECT 1')
+      return { status: 'ok' }
+    }
+    answer = routes({
+      api: live && {
+        activities: activityUseCases({ store: activityStore(requests, outbox), newId: uuidv7, now: () => new Date(), onCommit: relay?.wake }),
+        users: userUseCases({ projections, now: () => new Date() }),
+        live,
+        tenants,
+      },
+      checks: {
+        // Requests need the database alone: what they write is published whenever the broker is back.
+        ready: role === 'api' || role === 'all' ? { database } : { database, broker: broker.health },
+        health: { database, broker: broker.health, ...(relay && { relay: relay.check }) },
+      },
+      metrics: createMetrics({
+        outbox: () => outbox.counts(background),
+        lag: async () => (await broker.lag(topic, group)).messages,
+        deadLetters: () => broker.deadLetters(topic, group).count(),
+        ...(relay && { relayPublished: () => relay.stats().published }),
+        ...(working && { handlers: working.processor.metrics }),
+        ...(live && { listeners: () => live.listeners }),
+      }),
+      newId: uuidv7,
+      logger,
+    }).fetch
+
+    const close = async (): Promise<void> => {
+      live?.close() // these streams never end by themselves
+      await http?.close()
+      await closeAll()
+    }
+    let closing: Promise<void> | undefined
+    const counted = { db: background, outbox, broker, topic, group, tenants, handlers: handlerNames.length }
+    return { url: http?.url, progress: (sinceId) => countProgress(counted, sinceId), close: () => (closing ??= close()) }
+  } catch (error) {
+    await closeAll()
+    throw error
+  }
+}
+
+if (process.argv[1] === import.meta.filename) await runCommand(startActivelog)

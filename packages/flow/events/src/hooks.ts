@@ -1,0 +1,42 @@
+/** Whose run is spoken of. */
+export interface HandlerRun {
+  /** The event's name and id. */
+  readonly event: string
+  readonly id: string
+  readonly handler: string
+  /** From 1. */
+  readonly attempt: number
+}
+
+/** Told as it happens, for logs and metrics. What a hook throws is a process warning and changes nothing. */
+export interface ProcessorHooks {
+  onProcessed?(run: HandlerRun & { durationMs: number; duplicate: boolean }): void
+  /** Before the wait. */
+  onRetry?(run: HandlerRun & { error: unknown; delayMs: number }): void
+  /** For good. */
+  onFailed?(run: HandlerRun & { error: unknown }): void
+  /** An event without a handler. */
+  onSkipped?(event: { event: string; id: string; known: boolean }): void
+  onDeadLetter?(letter: { event: string; id: string; error: Error }): void
+}
+
+/** The hooks, none of which throws. */
+export function guarded(hooks: ProcessorHooks): ProcessorHooks {
+  const guard = <T>(hook: ((about: T) => void) | undefined): ((about: T) => void) | undefined =>
+    hook &&
+    ((about) => {
+      try {
+        hook.call(hooks, about)
+      } catch (error) {
+        process.emitWarning(error instanceof Error ? error : String(error), { code: 'EVENTS_HOOK' })
+      }
+    })
+  const safe = {
+    onProcessed: guard(hooks.onProcessed),
+    onRetry: guard(hooks.onRetry),
+    onFailed: guard(hooks.onFailed),
+    onSkipped: guard(hooks.onSkipped),
+    onDeadLetter: guard(hooks.onDeadLetter),
+  }
+  return safe as ProcessorHooks
+}

@@ -1,0 +1,363 @@
+import { fullJitter } from '#internal/backoff'
+import { type Clock, systemClock } from '#internal/clock'
+import { uuidv7 } from '#internal/uuid'
+import { decode, readEnvelope } from './envelope.ts'
+import { EventHandlingError, type HandlerFailure, isRetryable } from './errors.ts'
+import { type DomainEvent, type AnyEventDefinition, type EventOf, toLatest } from './event.ts'
+import type { EventHandler, EventHandlerFunction, HandlerOptions, Inbox, RawEvent, RetryOptions } from './handler.ts'
+import { guarded, type ProcessorHooks } from './hooks.ts'
+import type { DeliveryContext, ReceivedMessage } from './message.ts'
+import { createMeter, type HandlerMetrics } from './metrics.ts'
+import { type EventRegistry, unknownEvent } from './registry.ts'
+import { Delivery, done, type Handler, runOnce } from './run.ts'
+
+/** The handlers that need not run again, in the headers of a dead letter and of its replay. */
+const doneHeader = 'events-done'
+
+/** The port through which an application's core hears of events. */
+export interface EventSubscriber<Tx = undefined> {
+  /** Throws `TypeError` when a handler of that name is there already, or another event has this one's name. */
+  on<D extends AnyEventDefinition>(
+    event: D,
+    handler: EventHandlerFunction<EventOf<D>, Tx> | EventHandler<EventOf<D>, Tx>,
+    options?: HandlerOptions,
+  ): EventSubscriber<Tx>
+  /** For messages whose event's name matches, undecoded; `*` stands for any text: `legacy.*`, `*`. The name must be unique among all handlers. */
+  onRaw(pattern: string, handler: EventHandlerFunction<RawEvent, Tx> | EventHandler<RawEvent, Tx>, options?: HandlerOptions): EventSubscriber<Tx>
+  /** Deliveries under way end with the handlers that they began with. False when there is no such handler. */
+  off(event: AnyEventDefinition | string, name: string): boolean
+}
+
+/** Runs each event's handlers, each until it succeeds. */
+export interface EventProcessor<Tx = undefined> extends EventSubscriber<Tx> {
+  on<D extends AnyEventDefinition>(
+    event: D,
+    handler: EventHandlerFunction<EventOf<D>, Tx> | EventHandler<EventOf<D>, Tx>,
+    options?: HandlerOptions,
+  ): EventProcessor<Tx>
+  onRaw(pattern: string, handler: EventHandlerFunction<RawEvent, Tx> | EventHandler<RawEvent, Tx>, options?: HandlerOptions): EventProcessor<Tx>
+  /**
+   * Resolves when every handler has succeeded. Rejects with `EventHandlingError` when one has failed for good, with `EventError`
+   * when the event is unknown, with the signal's reason when it aborted first.
+   */
+  processEvent(event: DomainEvent, options?: { signal?: AbortSignal }): Promise<void>
+  /** The same from bytes: JSON data, or a structured CloudEvent when a `content-type` header says so. `version` is that of the data, 1 by default. */
+  processRawEvent(bytes: Uint8Array, type: string, options?: RawEventOptions): Promise<void>
+  /** A subscription's handler. What the two above reject with becomes a dead letter here, where `ctx` has them; else it rejects likewise. */
+  processMessage(message: ReceivedMessage, ctx?: DeliveryContext): Promise<void>
+  /** Topics of the events that have handlers. */
+  readonly topics: readonly string[]
+  metrics(): ProcessorMetrics
+}
+
+/** What the bytes do not say. */
+export interface RawEventOptions {
+  /** @default a new UUIDv7, by which no inbox will know a duplicate */
+  id?: string
+  version?: number
+  headers?: Readonly<Record<string, string>>
+  signal?: AbortSignal
+}
+
+/** What the processor has counted since it was made. */
+export interface ProcessorMetrics {
+  readonly handlers: readonly HandlerMetrics[]
+  /** Messages without a handler. */
+  readonly skipped: number
+  readonly deadLettered: number
+}
+
+/** What holds for all handlers. */
+export interface ProcessorOptions<Tx> {
+  /** Events known beside those that have handlers: known ones without a handler are skipped, whatever `onUnknown` says. */
+  registry?: EventRegistry
+  /** What to do with an event that is neither known nor matched. A known one of an unknown version is always a dead letter. @default 'deadLetter' */
+  onUnknown?: 'skip' | 'deadLetter'
+  /** For handlers that have none of their own. @default { maxAttempts: 3, initialDelayMs: 100, maxDelayMs: 30_000, multiplier: 2 } */
+  retry?: RetryOptions
+  /** Makes each handler's effects happen once, in `ctx.tx`. */
+  inbox?: Inbox<Tx>
+  /** The event's name in messages that are no CloudEvents, such as `(message) => message.headers['event_type']`. */
+  typeOf?: (message: ReceivedMessage) => string | undefined
+  /** How long a handler may go on after its timeout before it counts as stuck. @default 5_000 */
+  abortGraceMs?: number
+  hooks?: ProcessorHooks
+  clock?: Clock
+}
+
+interface Entry {
+  /** The event's name or the pattern. */
+  readonly event: string
+  readonly matches: (type: string) => boolean
+  readonly definition: AnyEventDefinition | undefined
+  readonly handler: Handler
+}
+
+/** What to do with one event's name; made once for each. */
+interface Plan {
+  readonly known: boolean
+  /** Present when a handler wants the event decoded. */
+  readonly definition: AnyEventDefinition | undefined
+  readonly handlers: readonly Handler[]
+}
+
+const handled = Promise.resolve()
+
+/** Makes a processor without handlers: add them by `on` and `onRaw`. */
+export function createEventProcessor<Tx = undefined>(options: ProcessorOptions<Tx> = {}): EventProcessor<Tx> {
+  const { registry, onUnknown = 'deadLetter', inbox, typeOf, abortGraceMs = 5_000, clock = systemClock } = options
+  const hooks = guarded(options.hooks ?? {})
+  const known = new Map<string, AnyEventDefinition>([...(registry ?? [])].map((definition) => [definition.name, definition]))
+  const plans = new Map<string, Plan>()
+  let entries: readonly Entry[] = []
+  let skipped = 0
+  let deadLettered = 0
+
+  function planFor(type: string): Plan {
+    const made = plans.get(type)
+    if (made) return made
+    const matching = entries.filter((entry) => entry.matches(type))
+    const definition = matching.find((entry) => entry.definition)?.definition
+    const plan = { known: known.has(type) || matching.length > 0, definition, handlers: matching.map((entry) => entry.handler) }
+    if (plans.size >= 1_000) plans.clear() // names come from outside
+    plans.set(type, plan)
+    return plan
+  }
+
+  function register(event: string, definition: AnyEventDefinition | undefined, given: Given, handlerOptions: HandlerOptions): EventProcessor<Tx> {
+    const handler = handlerOf(
+      given,
+      definition === undefined,
+      { ...handlerOptions, retry: { ...options.retry, ...handlerOptions.retry } },
+      { inbox, clock, abortGraceMs },
+    )
+    const twin = entries.find((entry) => entry.handler.name === handler.name && (entry.event === event || !entry.definition || !definition))
+    if (twin) throw new TypeError(`A handler named ${handler.name} is registered for ${twin.event} already: give this one for ${event} another name`)
+    entries = [...entries, { event, definition, handler, matches: definition ? (type) => type === event : globOf(event) }]
+    plans.clear()
+    return processor
+  }
+
+  /** Runs the handlers side by side. Returns at once, without a promise, when every one of them did and succeeded. */
+  function run(plan: Plan, handlers: readonly Handler[], delivery: Delivery, before: readonly string[]): Promise<void> {
+    let pending: Promise<HandlerFailure | undefined>[] | undefined
+    let now = 0
+    for (const handler of handlers) {
+      now ||= clock.monotonic() // asking the time is most of what a synchronous handler costs here
+      const running = start(handler, delivery, now)
+      if (typeof running === 'number') now = running
+      else {
+        ;(pending ??= []).push(running)
+        now = 0
+      }
+    }
+    return pending ? conclude(plan, delivery, before, pending) : handled
+  }
+
+  /** When the handler ended, if it has. */
+  function start(handler: Handler, delivery: Delivery, startedAt: number): number | Promise<HandlerFailure | undefined> {
+    handler.meter.inFlight++
+    try {
+      const running = runOnce(handler, delivery, 1)
+      if (running !== done) return finish(handler, delivery, startedAt, running)
+      return succeed(handler, delivery, 1, startedAt, false)
+    } catch (error) {
+      return finish(handler, delivery, startedAt, Promise.reject(error))
+    }
+  }
+
+  /** Sees a handler to its end, in as many runs as it takes. Never rejects. */
+  async function finish(handler: Handler, delivery: Delivery, firstStart: number, first: PromiseLike<unknown>): Promise<HandlerFailure | undefined> {
+    let startedAt = firstStart
+    let running: typeof done | PromiseLike<unknown> = first
+    for (let attempt = 1; ; attempt++) {
+      try {
+        if (attempt > 1) {
+          startedAt = clock.monotonic()
+          running = runOnce(handler, delivery, attempt)
+        }
+        const answer = await running
+        succeed(handler, delivery, attempt, startedAt, handler.inbox !== undefined && (answer as { duplicate: boolean }).duplicate)
+        return undefined
+      } catch (error) {
+        handler.meter.observe(clock.monotonic() - startedAt)
+        if (await another(handler, delivery, attempt, error)) continue
+        handler.meter.inFlight--
+        return { handler: handler.name, error, attempts: attempt }
+      }
+    }
+  }
+
+  /** Whether to run again, after the wait. */
+  async function another(handler: Handler, delivery: Delivery, attempt: number, error: unknown): Promise<boolean> {
+    const { meter, name, maxAttempts } = handler
+    const about = { event: delivery.name, id: delivery.id, handler: name, attempt, error }
+    if (delivery.signal?.aborted) return false // not its own failure: the whole delivery comes again
+    if (attempt < maxAttempts && isRetryable(error) && handler.isRetryable(error)) {
+      const delayMs = handler.delayMs(attempt)
+      hooks.onRetry?.({ ...about, delayMs })
+      if (!(await waited(delayMs, delivery.signal))) return false
+      meter.retried++
+      return true
+    }
+    meter.failed++
+    hooks.onFailed?.(about)
+    return false
+  }
+
+  function succeed(handler: Handler, delivery: Delivery, attempt: number, startedAt: number, duplicate: boolean): number {
+    const { meter, name } = handler
+    const endedAt = clock.monotonic()
+    const durationMs = endedAt - startedAt
+    meter.inFlight--
+    meter.observe(durationMs)
+    if (duplicate) meter.duplicates++
+    else meter.processed++
+    hooks.onProcessed?.({ event: delivery.name, id: delivery.id, handler: name, attempt, durationMs, duplicate })
+    return endedAt
+  }
+
+  const waited = (ms: number, signal: AbortSignal | undefined): Promise<boolean> =>
+    clock.sleep(ms, { signal }).then(
+      () => true,
+      () => false,
+    )
+
+  /** `before` names the handlers that succeeded on an earlier delivery of the same message. */
+  function deliver(plan: Plan, delivery: Delivery, before: readonly string[]): Promise<void> {
+    delivery.signal?.throwIfAborted()
+    const handlers = before.length === 0 ? plan.handlers : plan.handlers.filter(({ name }) => !before.includes(name))
+    return run(plan, handlers, delivery, before)
+  }
+
+  /** One after the other costs less than `Promise.all`, and none of them rejects. */
+  async function conclude(plan: Plan, delivery: Delivery, before: readonly string[], pending: readonly Promise<HandlerFailure | undefined>[]): Promise<void> {
+    let failures: HandlerFailure[] | undefined
+    for (const running of pending) {
+      const failure = await running
+      if (failure) (failures ??= []).push(failure)
+    }
+    if (!failures) return
+    delivery.signal?.throwIfAborted()
+    const failed = new Set(failures.map(({ handler }) => handler))
+    const succeeded = plan.handlers.map(({ name }) => name).filter((name) => !failed.has(name))
+    throw new EventHandlingError(delivery, failures, [...new Set([...before, ...succeeded])])
+  }
+
+  function skip(plan: Plan, name: string, id: string): void {
+    if (!plan.known && onUnknown === 'deadLetter') throw unknownEvent(name, id)
+    skipped++
+    hooks.onSkipped?.({ event: name, id, known: plan.known })
+  }
+
+  async function accept(message: ReceivedMessage, type: string | undefined, signal: AbortSignal | undefined): Promise<void> {
+    const envelope = readEnvelope(message)
+    const name = type ?? (envelope.type || (typeOf?.(message) ?? ''))
+    const plan = planFor(name)
+    if (plan.handlers.length === 0) return skip(plan, name, envelope.id)
+    const decoded = plan.definition && decode(plan.definition, message, envelope)
+    const event = decoded instanceof Promise ? await decoded : decoded
+    const before = message.headers[doneHeader]?.split(',') ?? nobody
+    return deliver(plan, new Delivery(envelope, name, event, message, signal), before)
+  }
+
+  const processor: EventProcessor<Tx> = {
+    on(event, handler, handlerOptions = {}) {
+      const other = known.get(event.name)
+      if (other && other !== event) throw new TypeError(`${event.name} has two definitions`)
+      register(event.name, event, handler as Given, handlerOptions)
+      known.set(event.name, event)
+      return processor
+    },
+    onRaw: (pattern, handler, handlerOptions = {}) => register(pattern, undefined, handler as Given, handlerOptions),
+    off(event, name) {
+      const target = typeof event === 'string' ? event : event.name
+      const rest = entries.filter((entry) => entry.event !== target || entry.handler.name !== name)
+      const found = rest.length < entries.length
+      entries = rest
+      plans.clear()
+      return found
+    },
+    processEvent(event, { signal } = {}) {
+      try {
+        const plan = planFor(event.name)
+        if (plan.handlers.length === 0) {
+          skip(plan, event.name, event.id)
+          return handled
+        }
+        const latest = plan.definition && plan.definition.version !== event.version ? upgraded(plan.definition, event) : event
+        if (latest instanceof Promise) return latest.then((event) => deliver(plan, new Delivery(event, event.name, event, undefined, signal), nobody))
+        return deliver(plan, new Delivery(latest, latest.name, latest, undefined, signal), nobody)
+      } catch (error) {
+        return Promise.reject(error)
+      }
+    },
+    processRawEvent(bytes, type, { id, version, headers = {}, signal } = {}) {
+      const message: ReceivedMessage = {
+        id: id ?? uuidv7(),
+        topic: '',
+        key: undefined,
+        value: bytes,
+        headers: version === undefined ? headers : { ...headers, ce_type: type, ce_dataversion: String(version) },
+        timestamp: clock.now(),
+        idStable: id !== undefined,
+      }
+      return accept(message, type, signal)
+    },
+    async processMessage(message, ctx = {}) {
+      try {
+        await accept(message, undefined, ctx.signal)
+      } catch (error) {
+        // An aborted delivery is not a failed one: it goes back to the broker. A broadcast has no dead letters.
+        if (ctx.signal?.aborted || !ctx.deadLetter || ctx.group === undefined || !(error instanceof Error)) throw error
+        const headers = error instanceof EventHandlingError && error.done.length > 0 ? { [doneHeader]: error.done.join(',') } : {}
+        ctx.deadLetter(error.message, { error, headers })
+        deadLettered++
+        hooks.onDeadLetter?.({ event: message.headers['ce_type'] ?? '', id: message.id, error })
+      }
+    },
+    get topics() {
+      return [...new Set(entries.flatMap(({ definition }) => definition?.topic ?? []))]
+    },
+    metrics: () => ({ handlers: entries.map(({ event, handler }) => handler.meter.read(event, handler.name)), skipped, deadLettered }),
+  }
+  return processor
+}
+
+const nobody: readonly string[] = []
+
+type Given = EventHandlerFunction<unknown, unknown> | EventHandler<unknown, unknown>
+
+function handlerOf(given: Given, raw: boolean, options: HandlerOptions, shared: Pick<Handler, 'inbox' | 'clock' | 'abortGraceMs'>): Handler {
+  const { name = typeof given === 'function' ? given.name : given.constructor.name, timeoutMs, policy } = options
+  const { maxAttempts = 3, initialDelayMs: initialMs = 100, maxDelayMs: maxMs = 30_000, multiplier = 2, isRetryable = () => true } = options.retry ?? {}
+  if (!/^[\w.:/$-]{1,128}$/.test(name) || name === 'Object') {
+    throw new TypeError(`A handler needs a name of 1 to 128 of A-Z a-z 0-9 _ . : / $ -, got ${JSON.stringify(name)}`)
+  }
+  if (!(maxAttempts >= 1)) throw new RangeError(`retry.maxAttempts must be at least 1, got ${maxAttempts}`)
+  if (!(initialMs >= 0)) throw new RangeError(`retry.initialDelayMs must be at least 0, got ${initialMs}`)
+  if (!(maxMs >= 0)) throw new RangeError(`retry.maxDelayMs must be at least 0, got ${maxMs}`)
+  if (!(multiplier >= 1)) throw new RangeError(`retry.multiplier must be at least 1, got ${multiplier}`)
+  if (timeoutMs !== undefined && !(timeoutMs > 0)) throw new RangeError(`timeoutMs must be above 0, got ${timeoutMs}`)
+  const handle = typeof given === 'function' ? given : given.handle.bind(given)
+  const delayMs = (failures: number): number => fullJitter(failures, { initialMs, maxMs, multiplier })
+  return { ...shared, name, raw, handle, maxAttempts, delayMs, isRetryable, timeoutMs, policy, meter: createMeter() }
+}
+
+function upgraded(definition: AnyEventDefinition, event: DomainEvent): DomainEvent | Promise<DomainEvent> {
+  const build = (data: unknown): DomainEvent => Object.freeze({ ...event, version: definition.version, data })
+  const data = toLatest(definition, event.version, event.data)
+  return data instanceof Promise ? data.then(build) : build(data)
+}
+
+/** `*` stands for any text; everything else for itself. */
+function globOf(pattern: string): (type: string) => boolean {
+  const regex = new RegExp(
+    `^${pattern
+      .split('*')
+      .map((text) => text.replaceAll(/[\\^$.|?+()[\]{}]/g, String.raw`\$&`))
+      .join('.*')}$`,
+    's',
+  )
+  return (type) => regex.test(type)
+}

@@ -1,0 +1,156 @@
+import type { Clock } from '#internal/clock'
+import { toMessage } from './envelope.ts'
+import { EventError } from './errors.ts'
+import type { Correlation, DomainEvent } from './event.ts'
+import type { HandlerContext, Inbox, Policy, RawEvent } from './handler.ts'
+import type { Meter } from './metrics.ts'
+import type { ReceivedMessage } from './message.ts'
+
+/** One event on its way to its handlers. A class, as below, because there is one for every event. */
+export class Delivery {
+  readonly name: string
+  readonly id: string
+  readonly event: DomainEvent | undefined
+  readonly message: ReceivedMessage | undefined
+  readonly signal: AbortSignal | undefined
+  readonly #envelope: Correlation
+
+  /** `event` is absent when all its handlers are raw; then there is a message. */
+  constructor(
+    envelope: Correlation & { id: string },
+    name: string,
+    event: DomainEvent | undefined,
+    message: ReceivedMessage | undefined,
+    signal: AbortSignal | undefined,
+  ) {
+    this.name = name
+    this.id = envelope.id
+    this.event = event
+    this.message = message
+    this.signal = signal
+    this.#envelope = envelope
+  }
+
+  raw(): RawEvent {
+    const { value, headers = {} } = this.message ?? toMessage(this.event!)
+    return { id: this.id, type: this.name, value, headers }
+  }
+
+  correlation(): Correlation {
+    const { tenantId, correlationId = this.id, traceparent, tracestate } = this.#envelope
+    return { tenantId, correlationId, causationId: this.id, traceparent, tracestate }
+  }
+}
+
+/** A handler as it was registered, with what holds for all its runs. */
+export interface Handler {
+  readonly name: string
+  readonly raw: boolean
+  readonly handle: (event: unknown, ctx: HandlerContext<unknown>) => unknown
+  readonly maxAttempts: number
+  readonly delayMs: (failures: number) => number
+  readonly isRetryable: (error: unknown) => boolean
+  readonly timeoutMs: number | undefined
+  readonly policy: Policy | undefined
+  readonly inbox: Inbox<unknown> | undefined
+  readonly clock: Clock
+  readonly abortGraceMs: number
+  readonly meter: Meter
+}
+
+/** A class because there is one for every run: what few handlers ask for is made when they ask. */
+class Context implements HandlerContext<unknown> {
+  readonly attempt: number
+  readonly #handler: Handler
+  readonly #delivery: Delivery
+  readonly tx: unknown
+  #signal: AbortSignal | undefined
+
+  constructor(handler: Handler, delivery: Delivery, attempt: number, signal: AbortSignal | undefined, tx: unknown) {
+    this.#handler = handler
+    this.#delivery = delivery
+    this.attempt = attempt
+    this.#signal = signal
+    this.tx = tx
+  }
+
+  get signal(): AbortSignal {
+    return (this.#signal ??= this.#delivery.signal ?? new AbortController().signal)
+  }
+  get handler(): string {
+    return this.#handler.name
+  }
+  get message(): ReceivedMessage | undefined {
+    return this.#delivery.message
+  }
+  get correlation(): Correlation {
+    return this.#delivery.correlation()
+  }
+}
+
+/** What `runOnce` gives when the handler has ended already; what comes asynchronously is the inbox's answer or means nothing. */
+export const done: unique symbol = Symbol('done')
+
+/** Runs a handler once: policy around timeout around inbox around handler. Throws and ends synchronously where the handler does. */
+export function runOnce(handler: Handler, delivery: Delivery, attempt: number): typeof done | PromiseLike<unknown> {
+  const { policy, timeoutMs } = handler
+  if (!policy) return timeoutMs === undefined ? call(handler, delivery, attempt, undefined) : timed(handler, delivery, attempt, timeoutMs, delivery.signal)
+  return policy.execute<unknown>(
+    async (given) => {
+      const signal = given?.signal ?? delivery.signal
+      return timeoutMs === undefined ? call(handler, delivery, attempt, signal) : timed(handler, delivery, attempt, timeoutMs, signal)
+    },
+    { signal: delivery.signal ?? new AbortController().signal },
+  )
+}
+
+function call(handler: Handler, delivery: Delivery, attempt: number, signal: AbortSignal | undefined): typeof done | PromiseLike<unknown> {
+  const subject = handler.raw ? delivery.raw() : delivery.event
+  const { inbox } = handler
+  if (inbox) {
+    const message = delivery.message ?? { id: delivery.id, timestamp: delivery.event!.occurredAt.getTime(), idStable: true }
+    return inbox.run(message, handler.name, async (tx) => {
+      await handler.handle(subject, new Context(handler, delivery, attempt, signal, tx))
+    })
+  }
+  const result = handler.handle(subject, new Context(handler, delivery, attempt, signal, undefined)) as PromiseLike<unknown> | null | undefined
+  return typeof result?.then === 'function' ? result : done
+}
+
+/**
+ * A handler that minds its signal ends within the grace, and what it then says counts. One that does not has failed for good:
+ * a second run would stand beside the first.
+ */
+async function timed(handler: Handler, delivery: Delivery, attempt: number, timeoutMs: number, outer: AbortSignal | undefined): Promise<unknown> {
+  const { clock, abortGraceMs, meter, name } = handler
+  const controller = new AbortController()
+  const timer = new AbortController()
+  const onOuterAbort = (): void => controller.abort(outer!.reason)
+  if (outer?.aborted) onOuterAbort()
+  else outer?.addEventListener('abort', onOuterAbort, { once: true })
+  const pause = (ms: number): Promise<'over'> =>
+    clock.sleep(ms, { signal: timer.signal }).then(
+      () => 'over',
+      () => 'over',
+    )
+  try {
+    const work = (async () => call(handler, delivery, attempt, controller.signal))()
+    const first = await Promise.race([work, pause(timeoutMs)])
+    if (first !== 'over') return first
+    const timeout = new EventError('ERR_EVENTS_TIMEOUT', `${name} did not handle ${delivery.name} ${delivery.id} within ${timeoutMs} ms`, { retryable: true })
+    controller.abort(timeout)
+    const late = work.catch((cause: unknown) => {
+      throw cause === timeout ? timeout : Object.assign(timeout, { cause })
+    })
+    const second = await Promise.race([late, pause(abortGraceMs)])
+    if (second !== 'over') return second
+    meter.stuck++
+    const over = (): void => void meter.stuck--
+    late.then(over, over)
+    const text = `${name} ignores its signal: still at ${delivery.name} ${delivery.id}, ${abortGraceMs} ms after its timeout of ${timeoutMs} ms`
+    throw new EventError('ERR_EVENTS_TIMEOUT', text)
+  } finally {
+    timer.abort()
+    outer?.removeEventListener('abort', onOuterAbort)
+  }
+}

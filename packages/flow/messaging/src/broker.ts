@@ -1,0 +1,327 @@
+import type { Clock } from '#internal/clock'
+import { systemClock } from '#internal/clock'
+import { uuidv7 } from '#internal/uuid'
+import { type Administration, createAdministration } from './administration.ts'
+import { createDeadLetters, type DeadLetters, ensureRetrySource, letterSender } from './dead-letters.ts'
+import type { BrokerDriver, Capabilities, Start } from './driver.ts'
+import { closedError, unsupported } from './errors.ts'
+import type { Hooks, Tracing } from './hooks.ts'
+import type { Codec, MessageInput } from './message.ts'
+import { checkGroup, checkSuffix, checkTopic, retryTopic } from './names.ts'
+import { type BatchResult, createPublisher, type Published, type PublishOptions } from './publisher.ts'
+import { createPuller, type Puller } from './pull.ts'
+import { retryPolicy, type RetryOptions } from './retry.ts'
+import type { Handler, Middleware, Turnstile } from './runner.ts'
+import { type BrokerStats, Stats } from './stats.ts'
+import { createSubscription, type Subscription } from './subscription.ts'
+import { createTopology } from './topology.ts'
+import { copyOf, header, originHeaders } from './wire.ts'
+
+/** What holds for a broker and everything made from it. */
+export interface BrokerOptions {
+  /** The only source of time. */
+  clock?: Clock | undefined
+  /** `create`: publish and subscribe make what is missing. `expect`: a missing topic is `ERR_MESSAGING_TOPIC_NOT_FOUND`. @default 'create' */
+  topics?: 'create' | 'expect' | undefined
+  /** Of topics made on the way. @default 4 */
+  partitions?: number | undefined
+  /** Dead letters stand in `<topic>.<group><suffix>`. @default '.dlq' */
+  deadLetterSuffix?: string | undefined
+  /** With key and headers, the same on every broker. @default 1_000_000, or the broker's own limit less 16 KiB where that is smaller */
+  maxMessageBytes?: number | undefined
+  /** Messages that may wait for the broker before `publish` is refused with `ERR_MESSAGING_BACKPRESSURE`. @default 100_000 */
+  maxPending?: number | undefined
+  /** Around every handler; the first is the outermost. */
+  middleware?: readonly Middleware[] | undefined
+  hooks?: Hooks | undefined
+  /** From `./otel`. */
+  tracing?: Tracing | undefined
+  /** Of jitter. @default Math.random */
+  random?: (() => number) | undefined
+}
+
+/** How a handler gets its messages. */
+export interface SubscribeOptions<T = Uint8Array> {
+  /** Each group gets every message, its members share them. Without one: broadcast, from the latest message on, nothing kept. */
+  group?: string | undefined
+  /** Handlers at once. @default 1 */
+  concurrency?: number | undefined
+  /** What stays in sequence: messages of a key, of a partition, nothing. @default 'key' */
+  order?: 'key' | 'partition' | 'none' | undefined
+  /** Where a group that does not exist yet begins. @default 'earliest' where the broker keeps history */
+  start?: Start | undefined
+  retry?: RetryOptions | undefined
+  /** False: after the last failure the message is dropped and `onError` told. @default true */
+  deadLetter?: boolean | undefined
+  /** Makes `message.body`; what it cannot decode is a dead letter. @default the bytes */
+  codec?: Codec<T> | undefined
+  middleware?: readonly Middleware[] | undefined
+  /** @default none */
+  handlerTimeoutMs?: number | undefined
+  /** How long a handler may go on after its signal aborted. @default 5_000 */
+  abortGraceMs?: number | undefined
+  /** @default 30_000 */
+  drainMs?: number | undefined
+  /** Messages handed over and not started, a topic. @default 100 */
+  prefetch?: number | undefined
+  /** Messages held beyond the watermark, a partition. @default 1_000 */
+  maxInFlight?: number | undefined
+  /** Starts that end with the process before a message is a dead letter. @default 3 */
+  maxCrashes?: number | undefined
+  /** Progress is stored this often at least while there is some. @default 200 */
+  flushMs?: number | undefined
+  /** … or after so many messages of a partition. @default 500 */
+  flushEvery?: number | undefined
+  /** Closes the subscription when it aborts. */
+  signal?: AbortSignal | undefined
+}
+
+/** How the broker is: `down` when it does not answer, `degraded` when a handler is stuck or a subscription cannot reach it. */
+export interface BrokerHealth {
+  readonly status: 'ok' | 'degraded' | 'down'
+  readonly driver: string
+  readonly latencyMs: number | undefined
+  readonly stuck: number
+  readonly details: Readonly<Record<string, string | number | boolean>>
+  readonly error?: unknown
+}
+
+/** What users hold: the same on every driver. */
+export interface Broker<C extends Capabilities = Capabilities> extends Administration<C> {
+  readonly driver: string
+  readonly capabilities: C
+  /** Resolves when the broker has stored the message. `ERR_MESSAGING_PUBLISH`: certainly not stored. `ERR_MESSAGING_PUBLISH_UNKNOWN`: no answer in time, it may be. */
+  publish(message: MessageInput, options?: PublishOptions): Promise<Published>
+  /** In order; result i belongs to message i. After a message of a key failed, no later one of that key in the batch is stored. */
+  publishBatch(messages: readonly MessageInput[], options?: PublishOptions): Promise<readonly BatchResult[]>
+  /** Handles every message of the topics. The handler's return acknowledges, its throw follows `retry`. */
+  subscribe<T = Uint8Array>(topics: string | readonly string[], options: SubscribeOptions<T>, handler: Handler<T>): Promise<Subscription>
+  /** Batches on demand instead of a handler. */
+  pull<T = Uint8Array>(topics: string | readonly string[], options: SubscribeOptions<T> & { group: string }): Promise<Puller<T>>
+  /** What a group gave up on a topic. */
+  deadLetters(topic: string, group: string): DeadLetters
+  stats(): BrokerStats
+  /** Non-destructive. */
+  health(options?: { signal?: AbortSignal }): Promise<BrokerHealth>
+  /** Closes the subscriptions, then waits for the messages under way. Twice is fine. */
+  close(): Promise<void>
+  [Symbol.asyncDispose](): Promise<void>
+}
+
+/** Makes a broker of a driver: `createBroker(memoryDriver())`. */
+export function createBroker<C extends Capabilities>(driver: BrokerDriver<C>, options: BrokerOptions = {}): Broker<C> {
+  const { clock = systemClock, topics: mode = 'create', partitions = 4, deadLetterSuffix: suffix = '.dlq', hooks = {}, tracing, random = Math.random } = options
+  if (!(Number.isInteger(partitions) && partitions >= 1)) throw new RangeError(`partitions must be an integer of at least 1, got ${partitions}`)
+  checkSuffix(suffix)
+  const reserved = ['.retry', suffix]
+  const { capabilities } = driver
+  const stats = new Stats()
+  const suspects = turnstile()
+  const topology = createTopology(driver, mode, { partitions, keep: false, maxAgeMs: undefined })
+  const maxMessageBytes = options.maxMessageBytes ?? Math.min(1_000_000, capabilities.maxMessageBytes - 16_384)
+  if (!(maxMessageBytes >= 1 && maxMessageBytes <= capabilities.maxMessageBytes - 16_384))
+    throw new RangeError(`maxMessageBytes must be from 1 to ${capabilities.maxMessageBytes - 16_384} with the ${driver.name} driver, got ${maxMessageBytes}`)
+  const publisher = createPublisher(driver, { clock, hooks, tracing, topology, maxMessageBytes, maxPending: options.maxPending ?? 100_000, reserved })
+  const subscriptions = new Set<Subscription>()
+  let closed: Promise<void> | undefined
+
+  const assertOpen = (): void => {
+    if (closed) throw closedError('The broker')
+  }
+
+  const startOf = (start: Start | undefined): Start => {
+    if (start !== undefined && start !== 'latest' && !capabilities.history) throw unsupported('A start other than latest', driver.name)
+    return start ?? (capabilities.history ? 'earliest' : 'latest')
+  }
+
+  const subscribe = async <T>(given: string | readonly string[], plan: SubscribeOptions<T>, handler: Handler<T>): Promise<Subscription> => {
+    assertOpen()
+    if (typeof handler !== 'function') throw new TypeError(`The handler must be a function, got ${typeof handler}`)
+    plan.signal?.throwIfAborted()
+    const names = [...new Set(typeof given === 'string' ? [given] : given)]
+    if (names.length === 0) throw new RangeError('subscribe needs at least one topic')
+    for (const topic of names) checkTopic(topic, reserved)
+    const { group, order = 'key', retry = {}, concurrency = 1, prefetch = 100, maxInFlight = 1_000, deadLetter } = plan
+    for (const [name, value] of Object.entries({ concurrency, prefetch, maxInFlight }))
+      if (!(value >= 1)) throw new RangeError(`${name} must be at least 1, got ${value}`)
+    for (const name of ['handlerTimeoutMs', 'abortGraceMs', 'drainMs', 'maxCrashes', 'flushMs', 'flushEvery'] as const) {
+      const value = plan[name]
+      if (value !== undefined && !(typeof value === 'number' && value >= 0))
+        throw new RangeError(`${name} must be a number of at least 0, got ${JSON.stringify(value)}`)
+    }
+    if (!['key', 'partition', 'none'].includes(order)) throw new RangeError(`order must be 'key', 'partition' or 'none', got ${JSON.stringify(order)}`)
+    if (plan.codec !== undefined && typeof plan.codec.decode !== 'function')
+      throw new TypeError('codec must have encode and decode: json(schema) makes one of a schema')
+    if (group === undefined) {
+      if (deadLetter) throw new TypeError('deadLetter needs a group: a broadcast has no dead letters')
+      if (plan.start !== undefined && plan.start !== 'latest') throw new TypeError('start needs a group: a broadcast begins at the latest message')
+      if (retry.onRetry === 'leave-order') throw new TypeError("onRetry: 'leave-order' needs a group: a broadcast retries inline")
+    } else checkGroup(group)
+    const leaveOrder =
+      group !== undefined && capabilities.delay !== undefined && (retry.onRetry ?? (order === 'none' ? 'leave-order' : 'hold')) === 'leave-order'
+    if (retry.onRetry === 'leave-order' && !leaveOrder) throw unsupported("onRetry: 'leave-order'", driver.name)
+    const policy = retryPolicy(retry, { leaveOrder, random })
+    const session = uuidv7()
+
+    const sources: string[] = []
+    for (const topic of names) {
+      await topology.ensureTopic(topic)
+      sources.push(topic)
+      if (group === undefined) continue
+      await topology.ensureGroup(topic, group, startOf(plan.start))
+      sources.push(await ensureRetrySource(topology, topic, group))
+    }
+    assertOpen()
+
+    const senders = new Map(names.map((topic) => [topic, group === undefined ? undefined : letterSender({ publisher, topology, clock, suffix }, topic, group)]))
+    const topicOf = new Map(names.flatMap((topic) => [[topic, topic] as const, ...(group === undefined ? [] : [[retryTopic(topic, group), topic] as const])]))
+    const wrapped = [...(options.middleware ?? []), ...(plan.middleware ?? [])].reduceRight<Handler<unknown>>(
+      (next, wrap) => wrap(next),
+      handler as Handler<unknown>,
+    )
+    const traced: Handler<unknown> = tracing ? (message, context) => tracing.handle(message, context, () => wrapped(message, context)) : wrapped
+
+    let subscription: Subscription | undefined
+    const onAbort = (): void => void subscription?.close()
+    subscription = await createSubscription(
+      {
+        driver,
+        clock,
+        hooks,
+        stats,
+        closed: () => {
+          if (subscription) subscriptions.delete(subscription)
+          plan.signal?.removeEventListener('abort', onAbort)
+        },
+      },
+      {
+        topics: sources,
+        order,
+        concurrency,
+        prefetch: Math.max(prefetch, Math.min(concurrency, 1_000)),
+        maxInFlight,
+        flushMs: plan.flushMs ?? 200,
+        flushEvery: plan.flushEvery ?? 500,
+        drainMs: plan.drainMs ?? 30_000,
+      },
+      {
+        group,
+        handler: traced,
+        codec: plan.codec,
+        policy,
+        handlerTimeoutMs: plan.handlerTimeoutMs,
+        abortGraceMs: plan.abortGraceMs ?? 5_000,
+        maxCrashes: plan.maxCrashes ?? 3,
+        suspects,
+        redeliver: (job, delayMs) => {
+          const topic = topicOf.get(job.owned.source.topic)!
+          const { message, partition, position } = job.delivery
+          const origin = job.trail.origin ?? { topic, partition, position }
+          const now = clock.now()
+          const headers = {
+            ...message.headers,
+            ...originHeaders(origin),
+            [header.failures]: String(job.failures),
+            [header.firstFailureAt]: String(job.firstFailureAt ?? now),
+          }
+          // Of this session: after a reset of the group the same failure comes again, and must not pass for the first one.
+          const dedupe = capabilities.dedupe ? { dedupeId: `${message.id}/retry/${job.failures}/${session}.${job.owned.epoch}.${partition}.${position}` } : {}
+          return publisher.send(copyOf(message, retryTopic(topic, group!), headers, { deliverAt: now + delayMs, ...dedupe }))
+        },
+        sendLetter: (job, error, extra) => {
+          const sender = deadLetter === false ? undefined : senders.get(topicOf.get(job.owned.source.topic)!)
+          return sender ? sender(job, error, extra) : Promise.resolve('dropped')
+        },
+      },
+    )
+    subscriptions.add(subscription)
+    plan.signal?.addEventListener('abort', onAbort, { once: true })
+    if (plan.signal?.aborted || closed) {
+      await subscription.close()
+      plan.signal?.throwIfAborted()
+      assertOpen()
+    }
+    return subscription
+  }
+
+  const close = (): Promise<void> =>
+    (closed ??= (async () => {
+      await Promise.all([...subscriptions].map((subscription) => subscription.close()))
+      await publisher.close(30_000)
+      await driver.close()
+    })())
+
+  const broker: Broker = {
+    driver: driver.name,
+    capabilities,
+    // Open until the handlers are drained: what they publish meanwhile still goes out.
+    publish: publisher.publish,
+    publishBatch: publisher.publishBatch,
+    subscribe,
+    pull: async (topics, plan) => {
+      const { prefetch = 100 } = plan
+      return createPuller(clock, (handler) => subscribe(topics, { ...plan, prefetch, concurrency: prefetch }, handler))
+    },
+
+    deadLetters: (topic, group) => {
+      checkTopic(topic, reserved)
+      checkGroup(group)
+      return createDeadLetters({ driver, publisher, topology, clock, suffix }, topic, group)
+    },
+
+    ...createAdministration(driver, topology, { partitions, reserved, assertOpen, startOf }),
+
+    stats: () => {
+      const { acked, skipped, retried, dropped } = stats.outcomes
+      const live = [...subscriptions].map((subscription) => subscription.stats())
+      return {
+        published: publisher.published,
+        delivered: stats.delivered,
+        acked,
+        skipped,
+        failed: stats.failed,
+        retried,
+        deadLettered: stats.outcomes['dead-lettered'],
+        dropped,
+        running: live.reduce((sum, one) => sum + one.running, 0),
+        buffered: live.reduce((sum, one) => sum + one.buffered, 0),
+        stuck: stats.stuck,
+        subscriptions: live.length,
+      }
+    },
+
+    health: async ({ signal } = {}) => {
+      const started = clock.monotonic()
+      const limit = AbortSignal.any([...(signal ? [signal] : []), AbortSignal.timeout(5_000)])
+      const report = { driver: driver.name, stuck: stats.stuck }
+      try {
+        const { details = {} } = await driver.ping({ signal: limit })
+        const error = [...subscriptions].map((subscription) => subscription.stats().error).find((one) => one !== undefined)
+        const degraded = stats.stuck > 0 || error !== undefined
+        return { ...report, status: degraded ? 'degraded' : 'ok', latencyMs: clock.monotonic() - started, details, ...(error === undefined ? {} : { error }) }
+      } catch (error) {
+        return { ...report, status: 'down', latencyMs: undefined, details: {}, error }
+      }
+    },
+
+    close,
+    [Symbol.asyncDispose]: close,
+  }
+
+  return broker as Broker<C>
+}
+
+/** Lets one through at a time. */
+function turnstile(): Turnstile {
+  let last: Promise<void> = Promise.resolve()
+  return {
+    enter: () => {
+      const before = last
+      let leave!: () => void
+      last = new Promise((resolve) => {
+        leave = resolve
+      })
+      return before.then(() => leave)
+    },
+  }
+}

@@ -1,0 +1,246 @@
+import assert from 'node:assert/strict'
+import type { Broker } from '../broker.ts'
+import type { DeadLetter } from '../dead-letters.ts'
+import { needs } from './needs.ts'
+import { bytes, type Definition, once, quick, range, type Stage, textOf } from './stage.ts'
+
+/** A topic with `n` dead letters of the group `g`, all of one key unless told, the oldest first; nobody reads any more. */
+async function graveyard(stage: Stage, broker: Broker, n: number, keys = 1): Promise<string> {
+  const topic = stage.topic()
+  await broker.createTopic(topic, { partitions: 1, groups: ['g', 'other'] })
+  await stage.publish(
+    broker,
+    range(n).map((i) => ({ topic, key: `key-${i % keys}`, value: bytes(String(i)), id: `m${i}`, headers: { n: String(i) } })),
+  )
+  const { subscription } = await stage.listen(broker, topic, { group: 'g', retry: once }, () => {
+    throw Object.assign(new Error('buried'), { code: 'ERR_BURIED' })
+  })
+  await stage.untilRead(broker, topic, 'g')
+  await subscription.close()
+  return topic
+}
+
+const texts = (letters: readonly DeadLetter[]): string[] => letters.map(textOf)
+
+/** Reading dead letters, and sending them again. */
+export const replayCases: readonly Definition[] = [
+  {
+    name: 'letters are read page by page, filtered, with a budget, and reading consumes nothing',
+    run: async (stage) => {
+      const broker = await stage.broker()
+      const topic = await graveyard(stage, broker, 23)
+      const dead = broker.deadLetters(topic, 'g')
+      const seen: string[] = []
+      for (let after: string | undefined; ;) {
+        const { letters, next } = await dead.list({ limit: 5, ...(after === undefined ? {} : { after }) })
+        assert.ok(letters.length <= 5)
+        seen.push(...texts(letters))
+        if (next === undefined) break
+        after = next
+      }
+      assert.deepEqual(seen, range(23).map(String))
+      const even = await dead.list({ filter: (letter) => Number(textOf(letter)) % 2 === 0, limit: 4 })
+      assert.deepEqual(texts(even.letters), ['0', '2', '4', '6'])
+      const scanned = await dead.list({ filter: (letter) => textOf(letter) === '22', scan: 10 })
+      assert.deepEqual(texts(scanned.letters), [])
+      const found = await dead.list({ filter: (letter) => textOf(letter) === '22', after: scanned.next! })
+      assert.deepEqual(texts(found.letters), ['22'])
+      await assert.rejects(dead.list({ limit: 0 }), RangeError)
+      assert.equal(await dead.count(), 23)
+      assert.equal((await broker.lag(topic, 'g')).messages, 0)
+      assert.equal((await broker.lag(topic, 'other')).messages, 23)
+    },
+  },
+  {
+    name: 'discarded letters are gone, the others stay; both need to be named',
+    run: async (stage) => {
+      const broker = await stage.broker()
+      const topic = await graveyard(stage, broker, 6)
+      const dead = broker.deadLetters(topic, 'g')
+      const [first, second] = (await dead.list()).letters
+      assert.deepEqual(await dead.discard({ ids: [first!.letterId, 'nobody'] }), [first!.letterId])
+      assert.deepEqual(await dead.discard({ ids: [first!.letterId] }), [])
+      await dead.discard({ filter: (letter) => Number(textOf(letter)) >= 4 })
+      assert.deepEqual(texts((await dead.list()).letters), ['1', '2', '3'])
+      assert.deepEqual(await dead.get(second!.letterId).then((letter) => letter?.letterId), second!.letterId)
+      await assert.rejects(dead.discard({}), TypeError)
+      await assert.rejects(dead.replay({}), TypeError)
+    },
+  },
+  {
+    name: 'a replay goes to its group alone, with id, key, bytes and headers, and is marked',
+    run: async (stage) => {
+      const broker = await stage.broker()
+      const topic = await graveyard(stage, broker, 5)
+      const other = await stage.listen(broker, topic, { group: 'other' })
+      const broadcast = await stage.listen(broker, topic, {})
+      await stage.untilRead(broker, topic, 'other')
+      const dead = broker.deadLetters(topic, 'g')
+      const { letters } = await dead.list()
+      const ids = [letters[1]!.letterId, letters[3]!.letterId]
+      const outcomes = await dead.replay({ ids: [...ids, 'nobody'] })
+      assert.deepEqual(Object.fromEntries(outcomes.map(({ letterId, outcome }) => [letterId, outcome])), {
+        [ids[0]!]: 'replayed',
+        [ids[1]!]: 'replayed',
+        nobody: 'not-found',
+      })
+      const seen: unknown[] = []
+      await stage.listen(broker, topic, { group: 'g' }, (message, { partition, position }) => {
+        seen.push([message.id, message.topic, message.key, textOf(message), { ...message.headers }, message.timestamp, partition, position, message.attempt])
+      })
+      await stage.untilRead(broker, topic, 'g')
+      assert.deepEqual(
+        seen,
+        [letters[1]!, letters[3]!].map(({ id, key, headers, timestamp, origin, value }) => [
+          id,
+          topic,
+          key,
+          textOf({ value }),
+          { ...headers },
+          timestamp,
+          origin.partition,
+          origin.position,
+          1,
+        ]),
+      )
+      assert.deepEqual(texts((await dead.list()).letters), ['0', '2', '4'])
+      assert.deepEqual(
+        (await dead.replay({ ids })).map(({ outcome }) => outcome),
+        ['not-found', 'not-found'],
+        'marked',
+      )
+      assert.equal(other.runs.length, 5)
+      assert.equal(broadcast.runs.length, 0)
+    },
+  },
+  {
+    name: 'a replay can be tried dry, filtered, limited, run from the newest, slowed down and stopped',
+    run: async (stage) => {
+      const broker = await stage.broker()
+      const topic = await graveyard(stage, broker, 8)
+      const dead = broker.deadLetters(topic, 'g')
+      const filter = (letter: DeadLetter): boolean => Number(textOf(letter)) < 6
+      const dry = await dead.replay({ filter, dryRun: true })
+      assert.deepEqual(
+        dry.map(({ outcome }) => outcome),
+        range(6).map(() => 'would-replay'),
+      )
+      assert.equal(await dead.count(), 8)
+      assert.equal((await broker.lag(topic, 'g')).messages, 0, 'a dry run sends nothing')
+      await dead.replay({ filter, order: 'newest', limit: 2 })
+      assert.deepEqual(texts((await dead.list()).letters), ['0', '1', '2', '3', '6', '7'])
+      const startedAt = stage.clock.monotonic()
+      await dead.replay({ filter: () => true, limit: 3, ratePerSecond: 50 })
+      // Two waits of 20 ms between three; timers may fire a moment early.
+      assert.ok(stage.clock.monotonic() - startedAt >= 36, 'slower than 50 a second')
+      const stop = new AbortController()
+      const reason = new Error('enough')
+      const stopped = dead.replay({ filter: () => true, ratePerSecond: 0.01, signal: stop.signal })
+      await stage.until(async () => (await dead.count()) === 2, 'the first of them')
+      stop.abort(reason)
+      await assert.rejects(stopped, reason)
+      await assert.rejects(dead.replay({ filter, ratePerSecond: 0 }), RangeError)
+      assert.deepEqual(texts((await dead.list()).letters), ['6', '7'].slice(-2))
+      const { done } = await stage.listen(broker, topic, { group: 'g' })
+      await stage.untilRead(broker, topic, 'g')
+      assert.deepEqual(done.map(({ text }) => text).sort(), ['0', '1', '2', '3', '4', '5'])
+    },
+  },
+  {
+    name: 'another process goes on with a replay where one ended, and nothing is sent twice',
+    needs: needs.sever,
+    run: async (stage) => {
+      const client = await stage.client()
+      const broker = await stage.broker()
+      const topic = await graveyard(stage, broker, 10, 5)
+      const dead = broker.deadLetters(topic, 'g')
+      const stop = new AbortController()
+      client.broker
+        .deadLetters(topic, 'g')
+        .replay({ filter: () => true, ratePerSecond: 100, signal: stop.signal })
+        .catch(() => [])
+      await stage.until(async () => (await dead.count()) <= 6, 'some of them')
+      await stage.sever(client)
+      stop.abort()
+      await dead.replay({ filter: () => true })
+      assert.equal(await dead.count(), 0)
+      const { done } = await stage.listen(broker, topic, { group: 'g' })
+      await stage.untilRead(broker, topic, 'g')
+      const ids = done.map(({ id }) => id)
+      assert.equal(new Set(ids).size, 10, 'none is lost')
+      // The one between its sending and its mark may be there twice where the broker cannot tell.
+      assert.ok(ids.length <= (stage.capabilities.dedupe ? 10 : 11))
+    },
+  },
+  {
+    name: 'a replay that fails again is a new letter, counted, until maxReplays stops the loop',
+    run: async (stage) => {
+      const broker = await stage.broker()
+      const topic = await graveyard(stage, broker, 1)
+      const dead = broker.deadLetters(topic, 'g')
+      const { runs } = await stage.listen(broker, topic, { group: 'g', retry: { ...quick, maxAttempts: 2 } }, () => {
+        throw new Error('still')
+      })
+      const seen = new Set<string>()
+      for (const replays of range(3)) {
+        const [letter] = (await dead.list()).letters
+        assert.equal(letter!.replays, replays)
+        seen.add(letter!.letterId)
+        const [outcome] = await dead.replay({ filter: () => true, maxReplays: 3 })
+        assert.equal(outcome!.outcome, 'replayed')
+        await stage.until(async () => (await dead.list()).letters[0]?.replays === replays + 1, 'the next letter')
+      }
+      assert.equal(seen.size, 3)
+      const [stopped] = await dead.replay({ filter: () => true, maxReplays: 3 })
+      assert.equal(stopped!.outcome, 'too-many-replays')
+      assert.equal(await dead.count(), 1)
+      assert.equal(runs.length, 6)
+      const [letter] = (await dead.list()).letters
+      assert.deepEqual([letter!.id, letter!.attempts, letter!.origin.topic], ['m0', 2, topic], 'attempts are counted anew')
+    },
+  },
+  {
+    name: 'a replay may mend the message; the headers of ctx.deadLetter travel with it',
+    run: async (stage) => {
+      const broker = await stage.broker()
+      const topic = stage.topic()
+      await broker.createTopic(topic, { groups: ['g'] })
+      await broker.publish({ topic, key: 'k', value: bytes('bad'), headers: { a: '1' } })
+      const seen: unknown[] = []
+      await stage.listen(broker, topic, { group: 'g' }, (message, context) => {
+        seen.push([textOf(message), { ...message.headers }, message.key])
+        if (textOf(message) === 'bad') context.deadLetter('bad', { headers: { hint: 'mend it' } })
+      })
+      const dead = broker.deadLetters(topic, 'g')
+      await stage.until(async () => (await dead.count()) === 1, 'the letter')
+      await dead.replay({ filter: () => true, edit: (letter) => ({ value: bytes('good'), headers: { ...letter.headers, mended: 'yes' } }) })
+      await stage.until(() => seen.length === 2, 'the mended message')
+      assert.deepEqual(seen, [
+        ['bad', { a: '1' }, 'k'],
+        ['good', { a: '1', hint: 'mend it', mended: 'yes' }, 'k'],
+      ])
+      await stage.untilRead(broker, topic, 'g')
+      assert.equal(await dead.count(), 0)
+    },
+  },
+  {
+    name: 'a message that was published with a dedupeId can be replayed within its window',
+    needs: needs.dedupe,
+    run: async (stage) => {
+      const broker = await stage.broker()
+      const topic = stage.topic()
+      let fixed = false
+      const { done } = await stage.listen(broker, topic, { group: 'g', retry: once }, () => {
+        if (!fixed) throw new Error('not yet')
+      })
+      await broker.publish({ topic, value: bytes('x'), id: 'same', dedupeId: 'same' })
+      const dead = broker.deadLetters(topic, 'g')
+      await stage.until(async () => (await dead.count()) === 1, 'the letter')
+      fixed = true
+      await dead.replay({ filter: () => true })
+      await stage.untilRead(broker, topic, 'g')
+      assert.equal(done.length, 1)
+      assert.equal((await broker.publish({ topic, value: bytes('x'), dedupeId: 'same' })).duplicate, true)
+    },
+  },
+]

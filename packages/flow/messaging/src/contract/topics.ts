@@ -1,0 +1,292 @@
+import assert from 'node:assert/strict'
+import { needs } from './needs.ts'
+import { assertKeyOrder, bytes, type Definition, keyed, quick, range } from './stage.ts'
+
+/** Topics and groups as things that are made, asked, moved and deleted. */
+export const topicCases: readonly Definition[] = [
+  {
+    name: "a new group begins where it is told: 'earliest', 'latest', a time, a position; one that is there stays where it stands",
+    needs: needs.history,
+    run: async (stage) => {
+      const broker = await stage.broker()
+      const topic = stage.topic()
+      await broker.createTopic(topic, { partitions: 1, groups: ['keeper'] })
+      await stage.publish(broker, keyed(topic, 3, 1))
+      // Both sides of the time must differ by a millisecond on the broker's clock.
+      await stage.clock.sleep(30)
+      const between = new Date(stage.clock.now())
+      await stage.clock.sleep(30)
+      await stage.publish(broker, keyed(topic, 6, 1).slice(3))
+      const [, second] = await broker.peek(topic, { limit: 2 })
+      await broker.createGroup(topic, 'positions', { start: new Map([[0, second!.position]]) })
+      await broker.createGroup(topic, 'latest', { start: 'latest' })
+      await broker.createGroup(topic, 'time', { start: between })
+      await broker.createGroup(topic, 'earliest')
+      await broker.createGroup(topic, 'latest', { start: 'earliest' })
+      await broker.publish({ topic, key: 'key-0', value: bytes('6') })
+      const expected = { positions: ['1', '2', '3', '4', '5', '6'], latest: ['6'], time: ['3', '4', '5', '6'], earliest: ['0', '1', '2', '3', '4', '5', '6'] }
+      for (const [group, texts] of Object.entries(expected)) {
+        // The start of a subscription is for a group that is not there yet.
+        const { done, subscription } = await stage.listen(broker, topic, { group, start: 'latest' })
+        await stage.untilRead(broker, topic, group)
+        assert.deepEqual(
+          done.map(({ text }) => text),
+          texts,
+          group,
+        )
+        await subscription.close()
+      }
+      const fresh = await stage.listen(broker, topic, { group: 'fresh', start: 'latest' })
+      await broker.publish({ topic, key: 'key-0', value: bytes('7') })
+      await stage.untilRead(broker, topic, 'fresh')
+      assert.deepEqual(
+        fresh.done.map(({ text }) => text),
+        ['7'],
+      )
+    },
+  },
+  {
+    name: 'without history a group begins when it is made, and asking for more is ERR_MESSAGING_UNSUPPORTED',
+    needs: needs.noHistory,
+    run: async (stage) => {
+      const broker = await stage.broker()
+      const topic = stage.topic()
+      const unsupported = { code: 'ERR_MESSAGING_UNSUPPORTED' }
+      await broker.createTopic(topic, { groups: ['g'] })
+      await broker.publish({ topic, value: bytes('kept') })
+      for (const start of ['earliest', new Date(0), new Map([[0, '0']])] as const)
+        await assert.rejects(broker.createGroup(topic, 'late', { start }), unsupported)
+      const { peek, resetGroup } = broker
+      await assert.rejects(peek(topic), unsupported)
+      await assert.rejects(resetGroup(topic, 'g', { to: 'latest' }), unsupported)
+      const late = await stage.listen(broker, topic, { group: 'late' })
+      const { done } = await stage.listen(broker, topic, { group: 'g' })
+      await broker.publish({ topic, value: bytes('new') })
+      for (const group of ['late', 'g']) await stage.untilRead(broker, topic, group)
+      assert.deepEqual(done.map(({ text }) => text).sort(), ['kept', 'new'])
+      assert.deepEqual(
+        late.done.map(({ text }) => text),
+        ['new'],
+      )
+    },
+  },
+  {
+    name: 'a group that is made before its consumers misses nothing',
+    run: async (stage) => {
+      const broker = await stage.broker()
+      const other = await stage.broker()
+      const topic = stage.topic()
+      await broker.createTopic(topic, { groups: ['g'] })
+      await stage.publish(broker, keyed(topic, 20, 5))
+      assert.equal((await other.lag(topic, 'g')).messages, 20)
+      await broker.close()
+      const { done } = await stage.listen(other, topic, { group: 'g' })
+      await stage.untilRead(other, topic, 'g')
+      assert.equal(done.length, 20)
+    },
+  },
+  {
+    name: 'twenty topics side by side do not mix',
+    run: async (stage) => {
+      const broker = await stage.broker()
+      const topics = range(20).map((i) => stage.topic(`t${i}`))
+      const each = Math.max(5, Math.floor(stage.n / 20))
+      await Promise.all(topics.map((topic) => broker.createTopic(topic, { partitions: 2, groups: ['g'] })))
+      const listeners = await Promise.all(topics.map((topic) => stage.listen(broker, topic, { group: 'g', concurrency: 4 })))
+      const ids = await Promise.all(topics.map((topic) => stage.publish(broker, keyed(topic, each, 3))))
+      await Promise.all(topics.map((topic) => stage.untilRead(broker, topic, 'g')))
+      for (const [t, { done }] of listeners.entries()) {
+        assert.deepEqual(done.map(({ id }) => id).sort(), [...ids[t]!].sort())
+        assertKeyOrder(done)
+      }
+    },
+  },
+  {
+    name: 'five processes that create, delete and list the same things at once do not disturb each other',
+    run: async (stage) => {
+      const brokers = await Promise.all(range(5).map(() => stage.broker()))
+      const topic = stage.topic()
+      await Promise.all(brokers.map((broker) => broker.createTopic(topic, { partitions: 3, groups: ['a', 'b'] })))
+      await Promise.all(brokers.flatMap((broker) => ['b', 'c', 'd'].map((group) => broker.createGroup(topic, group))))
+      assert.deepEqual([...(await brokers[0]!.listGroups(topic))].sort(), ['a', 'b', 'c', 'd'])
+      await Promise.all(brokers.map((broker) => broker.deleteGroup(topic, 'd')))
+      assert.deepEqual([...(await brokers[1]!.listGroups(topic))].sort(), ['a', 'b', 'c'])
+      const fresh = stage.topic('fresh')
+      await Promise.all(brokers.map((broker, i) => broker.publish({ topic: fresh, value: bytes(String(i)) })))
+      const listeners = await Promise.all(
+        brokers.map((broker) => stage.listen(broker, fresh, { group: 'g', start: stage.capabilities.history ? 'earliest' : 'latest' })),
+      )
+      if (stage.capabilities.history) await stage.until(() => listeners.reduce((sum, { done }) => sum + done.length, 0) === 5, 'all five')
+      await Promise.all(listeners.map(({ subscription }) => subscription.close()))
+      await Promise.all(brokers.map((broker) => broker.deleteTopic(topic)))
+      assert.deepEqual(
+        await Promise.all(brokers.map((broker) => broker.topicExists(topic))),
+        range(5).map(() => false),
+      )
+    },
+  },
+  {
+    name: 'creating and deleting are idempotent; what is deleted is gone with its messages, groups, retries and dead letters',
+    run: async (stage) => {
+      const broker = await stage.broker()
+      const topic = stage.topic()
+      for (const _ of range(2)) await broker.createTopic(topic, { partitions: 2, groups: ['g'] })
+      for (const _ of range(2)) await broker.createGroup(topic, 'g')
+      assert.deepEqual(await broker.listGroups(topic), ['g'])
+      await stage.publish(broker, keyed(topic, 3, 3))
+      const { subscription } = await stage.listen(broker, topic, { group: 'g', retry: { ...quick, maxAttempts: 1 } }, () => {
+        throw new Error('always')
+      })
+      await stage.untilRead(broker, topic, 'g')
+      await subscription.close()
+      assert.equal(await broker.deadLetters(topic, 'g').count(), 3)
+      assert.deepEqual(
+        (await broker.listTopics()).filter((name) => name.startsWith(topic)),
+        [topic],
+        'what the group made beside it is not listed',
+      )
+      for (const _ of range(2)) await broker.deleteTopic(topic)
+      assert.equal(await broker.topicExists(topic), false)
+      await broker.createTopic(topic, { partitions: 3, groups: ['g'] })
+      assert.equal((await broker.lag(topic, 'g')).messages, 0)
+      assert.equal(await broker.deadLetters(topic, 'g').count(), 0)
+      for (const _ of range(2)) await broker.deleteGroup(topic, 'g')
+      assert.deepEqual(await broker.listGroups(topic), [])
+      await broker.deleteGroup(topic, 'never there').then(
+        () => assert.fail('a bad name'),
+        (error: unknown) => assert.ok(error instanceof RangeError),
+      )
+    },
+  },
+  {
+    name: 'a topic made again with other partitions, or with . for _, is ERR_MESSAGING_TOPOLOGY_MISMATCH',
+    run: async (stage) => {
+      const broker = await stage.broker()
+      const other = await stage.broker()
+      const topic = stage.topic('a_b')
+      const mismatch = { code: 'ERR_MESSAGING_TOPOLOGY_MISMATCH', retryable: false }
+      await broker.createTopic(topic, { partitions: 2 })
+      await assert.rejects(other.createTopic(topic, { partitions: 3 }), mismatch)
+      await assert.rejects(other.createTopic(topic.replace('_', '.'), { partitions: 2 }), mismatch)
+      await other.createTopic(topic, { partitions: 2 })
+      // Who does not say how many takes what is there.
+      await other.publish({ topic, value: bytes('') })
+      await assert.rejects(broker.createTopic(stage.topic(), { partitions: 0 }), RangeError)
+    },
+  },
+  {
+    name: 'lag is what a group has not done: delayed ones and its retries too, and of others nothing',
+    run: async (stage) => {
+      const broker = await stage.broker()
+      const topic = stage.topic()
+      await broker.createTopic(topic, { groups: ['a', 'b'] })
+      await stage.publish(broker, keyed(topic, 10, 5))
+      if (stage.capabilities.delay) await broker.publish({ topic, value: bytes('later'), delayMs: 3_600_000 })
+      const extra = stage.capabilities.delay ? 1 : 0
+      const first = await stage.listen(broker, topic, { group: 'a' })
+      await stage.until(async () => (await broker.lag(topic, 'a')).messages === extra, 'only the delayed one to be left')
+      assert.equal(first.done.length, 10)
+      assert.equal((await broker.lag(topic, 'b')).messages, 10 + extra)
+      await assert.rejects(broker.lag(stage.topic('missing'), 'a'), { code: 'ERR_MESSAGING_TOPIC_NOT_FOUND' })
+    },
+  },
+  {
+    name: 'peek reads without consuming, page by page',
+    needs: needs.history,
+    run: async (stage) => {
+      const broker = await stage.broker()
+      const topic = stage.topic()
+      await broker.createTopic(topic, { partitions: 2, groups: ['g'] })
+      const n = 23
+      const ids = await stage.publish(
+        broker,
+        keyed(topic, n, 6).map((input) => ({ ...input, headers: { a: 'ü' } })),
+      )
+      const seen: string[] = []
+      for (const partition of [0, 1]) {
+        let after: string | undefined
+        for (;;) {
+          const page = await broker.peek(topic, { partition, after, limit: 4 })
+          assert.ok(page.length <= 4)
+          for (const message of page) {
+            assert.deepEqual([message.partition, message.headers['a']], [partition, 'ü'])
+            seen.push(message.id)
+          }
+          if (page.length === 0) break
+          after = page.at(-1)!.position
+        }
+      }
+      assert.deepEqual(seen.sort(), [...ids].sort())
+      assert.equal((await broker.lag(topic, 'g')).messages, n)
+    },
+  },
+  {
+    name: 'resetGroup moves a group that nobody reads for, and is ERR_MESSAGING_GROUP_BUSY while somebody does',
+    needs: needs.history,
+    run: async (stage) => {
+      const broker = await stage.broker()
+      const other = await stage.broker()
+      const topic = stage.topic()
+      await broker.createTopic(topic, { partitions: 1, groups: ['g'] })
+      await stage.publish(broker, keyed(topic, 5, 1))
+      const read = async (): Promise<string[]> => {
+        const { done, subscription } = await stage.listen(broker, topic, { group: 'g' })
+        await stage.untilRead(broker, topic, 'g')
+        await subscription.close()
+        return done.map(({ text }) => text)
+      }
+      assert.deepEqual(await read(), ['0', '1', '2', '3', '4'])
+      assert.deepEqual(await read(), [])
+      await other.resetGroup(topic, 'g', { to: 'earliest' })
+      assert.equal((await broker.lag(topic, 'g')).messages, 5)
+      assert.deepEqual(await read(), ['0', '1', '2', '3', '4'])
+      const [, , third] = await broker.peek(topic)
+      await other.resetGroup(topic, 'g', { to: new Map([[0, third!.position]]) })
+      assert.deepEqual(await read(), ['2', '3', '4'])
+      await other.resetGroup(topic, 'g', { to: 'earliest' })
+      await other.resetGroup(topic, 'g', { to: 'latest' })
+      assert.deepEqual(await read(), [])
+      await other.resetGroup(topic, 'g', { to: new Date(0) })
+      const { subscription } = await stage.listen(broker, topic, { group: 'g' })
+      await assert.rejects(other.resetGroup(topic, 'g', { to: 'earliest' }), { code: 'ERR_MESSAGING_GROUP_BUSY' })
+      await subscription.close()
+      await other.resetGroup(topic, 'g', { to: 'earliest' })
+      await assert.rejects(other.resetGroup(topic, 'nobody', { to: 'earliest' }), { code: 'ERR_MESSAGING_TOPIC_NOT_FOUND' })
+    },
+  },
+  {
+    name: 'messages wait for their groups: without retention for ever, with it at least as long as it says',
+    run: async (stage) => {
+      const broker = await stage.broker()
+      const topics = [stage.topic('kept'), stage.topic('long')]
+      await broker.createTopic(topics[0]!, { groups: ['g', 'slow'] })
+      await broker.createTopic(topics[1]!, { groups: ['g', 'slow'], retention: { maxAgeMs: 3_600_000 } })
+      for (const topic of topics) {
+        await stage.publish(broker, keyed(topic, stage.n, 10))
+        const first = await stage.listen(broker, topic, { group: 'g', concurrency: 8 })
+        await stage.untilRead(broker, topic, 'g')
+        assert.equal(first.done.length, stage.n)
+        const slow = await stage.listen(broker, topic, { group: 'slow', concurrency: 8 })
+        await stage.untilRead(broker, topic, 'slow')
+        assert.equal(slow.done.length, stage.n)
+      }
+    },
+  },
+  {
+    name: 'deleting a topic under its consumers is told, never silence, and they can be closed',
+    run: async (stage) => {
+      const errors: unknown[] = []
+      const broker = await stage.broker({ hooks: { onError: ({ error }) => void errors.push(error) } })
+      const other = await stage.broker()
+      const topic = stage.topic()
+      const { subscription, done } = await stage.listen(broker, topic, { group: 'g' })
+      await broker.publish({ topic, value: bytes('0') })
+      await stage.until(() => done.length === 1, 'the first message')
+      await other.deleteTopic(topic)
+      await stage.until(() => errors.length > 0 && subscription.stats().error !== undefined, 'an error')
+      assert.equal((await broker.health()).status, 'degraded')
+      await subscription.close()
+      await broker.close()
+    },
+  },
+]

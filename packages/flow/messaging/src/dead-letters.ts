@@ -1,0 +1,289 @@
+import { createHash } from 'node:crypto'
+import type { Clock } from '#internal/clock'
+import type { BrokerDriver, LogEntry, Mark, PublishResult } from './driver.ts'
+import { isRetryable } from './errors.ts'
+import type { Job } from './job.ts'
+import { checkHeaders, deadLetterTopic, retryTopic } from './names.ts'
+import type { Publisher } from './publisher.ts'
+import type { Topology } from './topology.ts'
+import { copyOf, diagnosis, header, originHeaders, trailOf, userHeaders } from './wire.ts'
+
+/** A message that a group gave up, as it was, and why. */
+export interface DeadLetter {
+  /** The same for every copy that a crash may have left: a hash of origin, group and replay count. */
+  readonly letterId: string
+  /** Where it stands in the log of dead letters; what `list({ after })` takes. */
+  readonly position: string
+  readonly id: string
+  readonly key: string | undefined
+  readonly value: Uint8Array
+  readonly headers: Readonly<Record<string, string>>
+  readonly timestamp: number
+  readonly tombstone: boolean
+  /** What a message from elsewhere has beyond our grammar. */
+  readonly rawKey: Uint8Array | undefined
+  readonly rawHeaders: ReadonlyArray<readonly [name: string, value: Uint8Array]> | undefined
+  readonly group: string
+  readonly origin: { readonly topic: string; readonly partition: number; readonly position: string }
+  /** `stack` is cut to 8 KiB with code and message. */
+  readonly error: { readonly code: string; readonly message: string; readonly stack: string }
+  /** Failed runs. */
+  readonly attempts: number
+  /** ms since the epoch. */
+  readonly firstFailureAt: number
+  readonly lastFailureAt: number
+  readonly replays: number
+}
+
+/** Which letters to list. */
+export interface ListOptions {
+  /** The `next` of the page before. */
+  after?: string | undefined
+  /** @default 50 */
+  limit?: number | undefined
+  /** Runs in this process, over at most `scan` letters a page. */
+  filter?: ((letter: DeadLetter) => boolean) | undefined
+  /** @default 1_000 */
+  scan?: number | undefined
+}
+
+/** Some letters, in the order of the log. */
+export interface LetterPage {
+  readonly letters: readonly DeadLetter[]
+  /** Where to go on; absent at the end. */
+  readonly next: string | undefined
+}
+
+/** Which letters to send again, and how. */
+export interface ReplayOptions {
+  ids?: readonly string[] | undefined
+  filter?: ((letter: DeadLetter) => boolean) | undefined
+  /** @default 'oldest' */
+  order?: 'oldest' | 'newest' | undefined
+  /** @default all */
+  limit?: number | undefined
+  ratePerSecond?: number | undefined
+  /** Says what would be done, and does nothing. */
+  dryRun?: boolean | undefined
+  /** A letter replayed this often already is left alone. @default 3 */
+  maxReplays?: number | undefined
+  /** Mends the message; the original stays in the log, marked. */
+  edit?: ((letter: DeadLetter) => { value?: Uint8Array; headers?: Readonly<Record<string, string>>; key?: string | undefined }) | undefined
+  signal?: AbortSignal | undefined
+}
+
+/** What became of one letter. */
+export interface ReplayOutcome {
+  readonly letterId: string
+  /** `failed` may be tried again: nothing was lost. */
+  readonly outcome: 'replayed' | 'would-replay' | 'too-many-replays' | 'failed' | 'not-found'
+  readonly error?: unknown
+}
+
+/** The dead letters of one group on one topic: a log that is read without consuming, and marks. */
+export interface DeadLetters {
+  count(): Promise<number>
+  list(options?: ListOptions): Promise<LetterPage>
+  get(letterId: string): Promise<DeadLetter | undefined>
+  /** Publishes letters to the group's private source, for this group alone, and marks each; another process may go on where one stopped. Needs `ids` or `filter`. */
+  replay(options: ReplayOptions): Promise<readonly ReplayOutcome[]>
+  /** Marks letters as done with; gives the ids that were there. */
+  discard(which: { ids?: readonly string[]; filter?: (letter: DeadLetter) => boolean }): Promise<readonly string[]>
+}
+
+/** Stores a job's message as a dead letter; `dropped` where the subscription wants none. */
+export type SendLetter = (
+  job: Job,
+  error: unknown,
+  extra: { reason?: string; headers?: Readonly<Record<string, string>> },
+) => Promise<PublishResult | 'dropped'>
+
+interface Deps {
+  driver: BrokerDriver
+  publisher: Publisher
+  topology: Topology
+  clock: Clock
+  suffix: string
+}
+
+const letterSpec = { partitions: 1, keep: true, maxAgeMs: undefined }
+
+/** Both topics a group owns on a topic exist afterwards. */
+export async function ensureRetrySource(topology: Topology, topic: string, group: string): Promise<string> {
+  const name = retryTopic(topic, group)
+  await topology.ensureTopic(name, { partitions: 1, keep: false, maxAgeMs: undefined })
+  await topology.ensureGroup(name, group, 'earliest')
+  return name
+}
+
+export function letterSender({ publisher, topology, clock, suffix }: Omit<Deps, 'driver'>, topic: string, group: string): SendLetter {
+  const target = deadLetterTopic(topic, group, suffix)
+  return async (job, error, { reason, headers = {} }) => {
+    try {
+      await topology.ensureTopic(target, letterSpec)
+    } catch (cause) {
+      return { status: 'rejected', error: cause }
+    }
+    const { message } = job.delivery
+    const origin = job.trail.origin ?? { topic, partition: job.delivery.partition, position: job.delivery.position }
+    const now = clock.now()
+    return publisher.send(
+      copyOf(message, target, {
+        ...message.headers,
+        ...headers,
+        ...originHeaders(origin),
+        ...diagnosis(error),
+        ...(reason === undefined ? {} : { [header.errorMessage]: diagnosis(reason)[header.errorMessage]! }),
+        [header.group]: group,
+        [header.failures]: String(job.failures),
+        [header.firstFailureAt]: String(job.firstFailureAt ?? now),
+        [header.lastFailureAt]: String(now),
+        [header.replays]: String(job.trail.replays),
+        [header.letterId]: letterId(origin, group, job.trail.replays),
+      }),
+    )
+  }
+}
+
+function letterId({ topic, partition, position }: { topic: string; partition: number; position: string }, group: string, replays: number): string {
+  return createHash('sha256')
+    .update(JSON.stringify([topic, partition, position, group, replays]))
+    .digest('base64url')
+    .slice(0, 22)
+}
+
+export function createDeadLetters({ driver, publisher, topology, clock, suffix }: Deps, topic: string, group: string): DeadLetters {
+  const log = deadLetterTopic(topic, group, suffix)
+  const exists = async (): Promise<boolean> => (await driver.admin.topics(log)).length > 0
+
+  /** Letters not marked, each once, in the order of the log. */
+  async function* letters(after?: string): AsyncGenerator<DeadLetter> {
+    if (!(await exists())) return
+    const marks = await driver.log.marks(log)
+    const seen = new Set<string>()
+    for (let position = after; ;) {
+      const page = await driver.log.read(log, 0, position, 200)
+      for (const entry of page) {
+        const letter = asLetter(entry, topic, group)
+        position = entry.position
+        if (marks.has(letter.letterId) || seen.has(letter.letterId)) continue
+        seen.add(letter.letterId)
+        yield letter
+      }
+      if (page.length === 0) return
+    }
+  }
+
+  const select = async (ids: readonly string[] | undefined, filter: ((letter: DeadLetter) => boolean) | undefined, what: string): Promise<DeadLetter[]> => {
+    if (!ids && !filter) throw new TypeError(`${what} needs ids or a filter; for all letters: filter: () => true`)
+    const wanted = ids && new Set(ids)
+    const found: DeadLetter[] = []
+    for await (const letter of letters()) if ((!wanted || wanted.has(letter.letterId)) && (!filter || filter(letter))) found.push(letter)
+    return found
+  }
+
+  const mark = (letter: DeadLetter, as: Mark): Promise<void> => driver.log.mark(log, [{ letterId: letter.letterId, position: letter.position, mark: as }])
+
+  const resend = async (letter: DeadLetter, edit: ReplayOptions['edit']): Promise<PublishResult> => {
+    const mended = edit?.(letter) ?? {}
+    const { value = letter.value, headers = letter.headers, key = letter.key } = mended
+    const id = `${letter.id}/replay/${letter.letterId}`
+    const message = copyOf(
+      { ...letter, idStable: true, key, value },
+      retryTopic(topic, group),
+      { ...checkHeaders(headers), ...originHeaders(letter.origin), [header.replays]: String(letter.replays + 1) },
+      driver.capabilities.dedupe ? { dedupeId: id } : {},
+    )
+    return publisher.send(message)
+  }
+
+  return {
+    count: async () => {
+      let n = 0
+      for await (const _ of letters()) n++
+      return n
+    },
+
+    list: async ({ after, limit = 50, filter, scan = 1_000 } = {}) => {
+      if (!(limit >= 1)) throw new RangeError(`limit must be at least 1, got ${limit}`)
+      const page: DeadLetter[] = []
+      let scanned = 0
+      for await (const letter of letters(after)) {
+        if (!filter || filter(letter)) page.push(letter)
+        if (page.length === limit || ++scanned === scan) return { letters: page, next: letter.position }
+      }
+      return { letters: page, next: undefined }
+    },
+
+    get: async (id) => {
+      for await (const letter of letters()) if (letter.letterId === id) return letter
+      return undefined
+    },
+
+    replay: async ({ ids, filter, order = 'oldest', limit = Infinity, ratePerSecond, dryRun = false, maxReplays = 3, edit, signal }) => {
+      if (ratePerSecond !== undefined && !(ratePerSecond > 0)) throw new RangeError(`ratePerSecond must be above 0, got ${ratePerSecond}`)
+      const found = await select(ids, filter, 'replay')
+      if (order === 'newest') found.reverse()
+      const outcomes: ReplayOutcome[] = (ids ?? [])
+        .filter((id) => !found.some((letter) => letter.letterId === id))
+        .map((letterId) => ({ letterId, outcome: 'not-found' }))
+      if (!dryRun && found.length > 0) await ensureRetrySource(topology, topic, group)
+      let replayed = 0
+      let failure: Extract<PublishResult, { error: unknown }> | undefined
+      for (const letter of found.slice(0, limit)) {
+        signal?.throwIfAborted()
+        const { letterId } = letter
+        // One that got no answer would be followed by as many waits as there are letters.
+        if (failure) outcomes.push({ letterId, outcome: 'failed', error: failure.error })
+        else if (letter.replays >= maxReplays) outcomes.push({ letterId, outcome: 'too-many-replays' })
+        else if (dryRun) outcomes.push({ letterId, outcome: 'would-replay' })
+        else {
+          if (ratePerSecond !== undefined && replayed++ > 0) await clock.sleep(1_000 / ratePerSecond, { signal })
+          const result = await resend(letter, edit)
+          if (result.status === 'stored') {
+            await mark(letter, 'replayed')
+            outcomes.push({ letterId, outcome: 'replayed' })
+          } else {
+            outcomes.push({ letterId, outcome: 'failed', error: result.error })
+            if (result.status === 'unknown' || isRetryable(result.error)) failure = result
+          }
+        }
+      }
+      return outcomes
+    },
+
+    discard: async ({ ids, filter }) => {
+      const found = await select(ids, filter, 'discard')
+      await driver.log.mark(
+        log,
+        found.map(({ letterId, position }) => ({ letterId, position, mark: 'discarded' as const })),
+      )
+      return found.map((letter) => letter.letterId)
+    },
+  }
+}
+
+function asLetter({ position, message }: LogEntry, topic: string, group: string): DeadLetter {
+  const { headers } = message
+  const trail = trailOf(headers)
+  const text = (name: string): string => headers[name] ?? ''
+  return {
+    letterId: headers[header.letterId] ?? letterId({ topic, partition: 0, position }, group, 0),
+    position,
+    id: message.id,
+    key: message.key,
+    value: message.value,
+    headers: userHeaders(headers),
+    timestamp: message.timestamp,
+    tombstone: message.tombstone,
+    rawKey: message.rawKey,
+    rawHeaders: message.rawHeaders,
+    group,
+    origin: trail.origin ?? { topic, partition: 0, position },
+    error: { code: text(header.errorCode), message: text(header.errorMessage), stack: text(header.errorStack) },
+    attempts: trail.failures,
+    firstFailureAt: trail.firstFailureAt ?? message.timestamp,
+    lastFailureAt: Number(headers[header.lastFailureAt] ?? message.timestamp),
+    replays: trail.replays,
+  }
+}

@@ -1,0 +1,68 @@
+/** Match on these, not on classes: two copies of a package happen. */
+export type MessagingErrorCode =
+  | 'ERR_MESSAGING_PUBLISH'
+  | 'ERR_MESSAGING_PUBLISH_UNKNOWN'
+  | 'ERR_MESSAGING_TOO_LARGE'
+  | 'ERR_MESSAGING_BACKPRESSURE'
+  | 'ERR_MESSAGING_TOPIC_NOT_FOUND'
+  | 'ERR_MESSAGING_TOPOLOGY_MISMATCH'
+  | 'ERR_MESSAGING_NO_GROUP'
+  | 'ERR_MESSAGING_GROUP_BUSY'
+  | 'ERR_MESSAGING_UNSUPPORTED'
+  | 'ERR_MESSAGING_CLOSED'
+  | 'ERR_MESSAGING_DECODE'
+  | 'ERR_MESSAGING_REJECTED'
+  | 'ERR_MESSAGING_RETRY'
+  | 'ERR_MESSAGING_HANDLER_TIMEOUT'
+  | 'ERR_MESSAGING_OWNERSHIP_LOST'
+  | 'ERR_MESSAGING_SHUTDOWN'
+  | 'ERR_MESSAGING_CRASH_LOOP'
+  | 'ERR_MESSAGING_CONNECTION'
+  | 'ERR_MESSAGING_CLIENT_MISSING'
+
+/** What this package throws, but for misuse, which is a `TypeError` or a `RangeError`. */
+export class MessagingError extends Error {
+  override readonly name = 'MessagingError'
+  readonly code: MessagingErrorCode
+  /** Whether the same call may succeed later. */
+  readonly retryable: boolean
+  constructor(code: MessagingErrorCode, message: string, options: { retryable: boolean; cause?: unknown }) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause })
+    this.code = code
+    this.retryable = options.retryable
+  }
+}
+
+/** The message is certainly not stored. */
+export const publishRefused = (topic: string, cause: unknown, retryable: boolean = isRetryable(cause)): MessagingError =>
+  new MessagingError('ERR_MESSAGING_PUBLISH', `Cannot publish to ${topic}: ${errorText(cause)}`, { retryable, cause })
+
+/** No answer came: the message may be stored. Publishing it again under the same id is safe for consumers that deduplicate by id. */
+export const publishUnknown = (topic: string, cause: unknown): MessagingError =>
+  new MessagingError('ERR_MESSAGING_PUBLISH_UNKNOWN', `No confirmation for a message to ${topic}, it may be stored: ${errorText(cause)}`, {
+    retryable: true,
+    cause,
+  })
+
+export const topicNotFound = (topic: string): MessagingError =>
+  new MessagingError('ERR_MESSAGING_TOPIC_NOT_FOUND', `There is no topic ${topic}: create it, or use topics: 'create'`, { retryable: false })
+
+export const closedError = (what: string): MessagingError => new MessagingError('ERR_MESSAGING_CLOSED', `${what} is closed`, { retryable: false })
+
+export const unsupported = (what: string, driver: string): MessagingError =>
+  new MessagingError('ERR_MESSAGING_UNSUPPORTED', `${what} is not available with the ${driver} driver`, { retryable: false })
+
+/** An error says itself whether trying again makes sense; one that says nothing is worth another try. */
+export function isRetryable(error: unknown): boolean {
+  return !(typeof error === 'object' && error !== null && 'retryable' in error && error.retryable === false)
+}
+
+/** One line for whatever was thrown. */
+export function errorText(error: unknown): string {
+  try {
+    if (error instanceof Error && typeof error.message === 'string') return error.message
+    return typeof error === 'string' ? error : `${JSON.stringify(error)} was thrown`
+  } catch {
+    return `${typeof error} was thrown`
+  }
+}

@@ -1,0 +1,111 @@
+// What goes wrong while something has gone wrong already: none of it may end the process, lose a message or stop a subscription.
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { waitUntil } from '../../../../tests/kit/wait-until.ts'
+import { type Broker, createBroker } from './broker.ts'
+import { failPublish } from './faults.ts'
+import { memoryDriver } from './memory.ts'
+import type { RetryOptions } from './retry.ts'
+import type { Handler } from './runner.ts'
+
+const value = Buffer.from('x')
+
+/** Two messages through a handler that fails the first; gives the dead letters when both are dealt with. */
+async function afterFailure(handler: Handler, retry: RetryOptions): Promise<{ codes: string[]; acked: number }> {
+  const broker = createBroker(memoryDriver())
+  await broker.subscribe('t', { group: 'g', retry }, handler)
+  for (const id of ['bad', 'good']) await broker.publish({ topic: 't', key: 'k', value, id })
+  await waitUntil(async () => (await broker.lag('t', 'g')).messages === 0)
+  const codes = (await broker.deadLetters('t', 'g').list()).letters.map((letter) => letter.error.code)
+  const { acked } = broker.stats()
+  await broker.close()
+  return { codes, acked }
+}
+
+test('a predicate that throws has not said no, whether the handler fails at once or later', async () => {
+  const retry: RetryOptions = {
+    maxAttempts: 2,
+    initialDelayMs: 1,
+    isRetryable: () => {
+      throw new Error('no such field')
+    },
+  }
+  const sync = await afterFailure((message) => {
+    if (message.id === 'bad') throw new RangeError('bad')
+  }, retry)
+  assert.deepEqual(sync, { codes: ['RangeError'], acked: 1 })
+  const later = await afterFailure(async (message) => {
+    if (message.id === 'bad') throw new RangeError('bad')
+  }, retry)
+  assert.deepEqual(later, { codes: ['RangeError'], acked: 1 })
+})
+
+test('headers that no message can carry fail the run that gave them, not the process', async () => {
+  const seen = await afterFailure(
+    (message, context) => {
+      if (message.id === 'bad') context.deadLetter('bad', { headers: { why: 'line 1\nline 2' } })
+    },
+    { maxAttempts: 1 },
+  )
+  assert.deepEqual(seen, { codes: ['RangeError'], acked: 1 })
+})
+
+test('an error of any shape has a diagnosis', async () => {
+  const odd = Object.assign(new Error('x'), { message: { detail: 1 }, code: { deep: true }, stack: 7, name: Symbol('n') })
+  const seen = await afterFailure(
+    (message) => {
+      if (message.id === 'bad') throw odd
+    },
+    { maxAttempts: 1 },
+  )
+  assert.equal(seen.codes.length, 1)
+  assert.equal(seen.acked, 1)
+})
+
+test('the timeout of a publish is kept, also when one with a longer one is under way', async () => {
+  const stuck: Broker = createBroker({ ...memoryDriver(), publish: () => new Promise(() => undefined) })
+  await stuck.createTopic('t')
+  // The deadlines alone do not keep a process alive; a real driver's connection does.
+  const connection = setInterval(() => undefined, 1_000)
+  void stuck.publish({ topic: 't', value }, { timeoutMs: 3_600_000 }).catch(() => undefined)
+  await assert.rejects(stuck.publish({ topic: 't', value }, { timeoutMs: 50 }), { code: 'ERR_MESSAGING_PUBLISH_UNKNOWN' })
+  clearInterval(connection)
+})
+
+test('a dead-letter topic that was deleted is made again as it was', async () => {
+  const driver = memoryDriver()
+  const broker = createBroker(driver)
+  await broker.subscribe('t', { group: 'g', retry: { maxAttempts: 1 } }, () => {
+    throw new Error('always')
+  })
+  await broker.publish({ topic: 't', value })
+  await waitUntil(() => broker.stats().deadLettered === 1)
+  await driver.admin.deleteTopic('t.g.dlq')
+  for (let i = 0; i < 8; i++) await broker.publish({ topic: 't', key: `k${i}`, value })
+  await waitUntil(() => broker.stats().deadLettered === 9)
+  assert.deepEqual((await driver.admin.topics('t.g.dlq'))[0]!.spec, { partitions: 1, keep: true, maxAgeMs: undefined })
+  assert.equal(await broker.deadLetters('t', 'g').count(), 8)
+  await broker.close()
+})
+
+test('a broker that stores no dead letter keeps the message', async () => {
+  let down = true
+  const driver = memoryDriver()
+  const refusing = failPublish(driver, { when: ({ topic }) => down && topic.endsWith('.dlq') })
+  const broker = createBroker(refusing)
+  let errors = 0
+  await broker.subscribe(
+    't',
+    { group: 'g', retry: { maxAttempts: 1 }, middleware: [(next) => (message, context) => ((errors += 1), next(message, context))] },
+    () => {
+      throw new Error('always')
+    },
+  )
+  await broker.publish({ topic: 't', value })
+  await waitUntil(() => errors === 1)
+  assert.equal((await broker.lag('t', 'g')).messages, 1)
+  down = false
+  await waitUntil(async () => (await broker.lag('t', 'g')).messages === 0)
+  assert.equal(await broker.deadLetters('t', 'g').count(), 1)
+  await broker.close()
+})

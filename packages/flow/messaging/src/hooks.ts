@@ -1,0 +1,40 @@
+import type { PublishResult } from './driver.ts'
+import type { Message } from './message.ts'
+
+/** How a delivery ended in its group. */
+export type Outcome = 'acked' | 'skipped' | 'retried' | 'dead-lettered' | 'dropped'
+
+/** Calls for those who watch. A hook that throws changes nothing for the message. */
+export interface Hooks {
+  onPublish?(event: { readonly topic: string; readonly id: string; readonly result: PublishResult }): void
+  onDelivery?(event: { readonly message: Message<unknown>; readonly group: string | undefined }): void
+  onSettled?(event: { readonly message: Message<unknown>; readonly group: string | undefined; readonly outcome: Outcome; readonly durationMs: number }): void
+  /** A handler's failure (with its message) or a failure of the broker behind a subscription (without); both are dealt with, this only tells. */
+  onError?(event: { readonly error: unknown; readonly topic: string; readonly group: string | undefined; readonly message?: Message<unknown> }): void
+  /** A handler goes on although its signal aborted `abortGraceMs` ago. Its slot stays taken until it ends. */
+  onStuck?(event: { readonly message: Message<unknown>; readonly group: string | undefined; readonly reason: unknown }): void
+}
+
+/** Calls one hook; its exception is reported as a process warning and goes no further. */
+export function tell<K extends keyof Hooks>(hooks: Hooks, name: K, event: Parameters<NonNullable<Hooks[K]>>[0]): void {
+  const hook = hooks[name] as ((e: typeof event) => void) | undefined
+  if (!hook) return
+  try {
+    hook.call(hooks, event)
+  } catch (error) {
+    process.emitWarning(`Hook ${name} threw: ${String(error)}`, 'MessagingWarning')
+  }
+}
+
+/** What a tracer adds; `./otel` makes one from `@opentelemetry/api`. */
+export interface Tracing {
+  /** Called before a message is stored: may add headers (W3C `traceparent`). The function it returns is told how it ended. */
+  publish(message: {
+    readonly topic: string
+    readonly id: string
+    readonly key: string | undefined
+    readonly headers: Record<string, string>
+  }): (error?: unknown) => void
+  /** Runs `next` inside the consumer's span. */
+  handle(message: Message<unknown>, context: { readonly group: string | undefined; readonly partition: number }, next: () => unknown): unknown
+}

@@ -1,0 +1,138 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { type Broker, createBroker } from './broker.ts'
+import { memoryDriver } from './memory.ts'
+import { memoryStore, type MemoryStoreOptions } from './memory-store.ts'
+import { virtualClock, type VirtualClock } from './virtual-clock.ts'
+
+const value = new TextEncoder().encode('x')
+
+function open(options: MemoryStoreOptions = {}): { broker: Broker; clock: VirtualClock; store: ReturnType<typeof memoryStore> } {
+  const clock = virtualClock()
+  const store = memoryStore({ clock, ...options })
+  return { clock, store, broker: createBroker(memoryDriver({ store }), { clock, partitions: 1 }) }
+}
+
+const backpressure = { code: 'ERR_MESSAGING_BACKPRESSURE', retryable: true }
+
+test('a full topic refuses with a retryable error, until its group has read', async () => {
+  const { broker, clock, store } = open({ maxMessages: 3 })
+  await broker.createTopic('t', { groups: ['g'] })
+  for (let i = 0; i < 3; i++) await broker.publish({ topic: 't', value })
+  await assert.rejects(broker.publish({ topic: 't', value }), backpressure)
+  await broker.publish({ topic: 'other', value })
+  const subscription = await broker.subscribe('t', { group: 'g', flushMs: 10 }, () => undefined)
+  await clock.advance(100)
+  await broker.publish({ topic: 't', value })
+  assert.ok(store.messageCount('t') <= 3)
+  await clock.run(() => subscription.close())
+})
+
+test("overflow: 'wait' lets the publisher wait for room", async () => {
+  const { broker, clock } = open({ maxMessages: 1, overflow: 'wait' })
+  await broker.createTopic('t', { groups: ['g'] })
+  await broker.publish({ topic: 't', value })
+  let stored = false
+  const waiting = broker.publish({ topic: 't', value }).then(() => (stored = true))
+  await clock.advance(1_000)
+  assert.equal(stored, false)
+  await broker.subscribe('t', { group: 'g', flushMs: 10 }, () => undefined)
+  await clock.run(() => waiting)
+  await clock.run(() => broker.close())
+})
+
+test("overflow: 'wait' ends with the publisher's timeout, and the message is certainly not stored", async () => {
+  const { broker, clock, store } = open({ maxMessages: 1, overflow: 'wait' })
+  await broker.createTopic('t', { groups: ['g'] })
+  await broker.publish({ topic: 't', value })
+  let code: string | undefined
+  broker.publish({ topic: 't', value }, { timeoutMs: 500 }).catch((error: { code: string }) => ({ code } = error))
+  await clock.advance(60_000)
+  assert.match(code!, /^ERR_MESSAGING_PUBLISH/)
+  assert.equal(store.messageCount('t'), 1)
+})
+
+test("overflow: 'drop-oldest' drops what nobody read and says how many", async () => {
+  const removed: [string, number][] = []
+  const { broker, clock } = open({ maxMessages: 3, overflow: 'drop-oldest', onRemovedUnread: (topic, count) => removed.push([topic, count]) })
+  await broker.createTopic('t', { groups: ['g'] })
+  for (const id of ['a', 'b', 'c', 'd', 'e']) await broker.publish({ topic: 't', id, value })
+  assert.deepEqual(removed, [
+    ['t', 1],
+    ['t', 1],
+  ])
+  const seen: string[] = []
+  await broker.subscribe('t', { group: 'g' }, ({ id }) => void seen.push(id))
+  await clock.advance(1_000)
+  assert.deepEqual(seen, ['c', 'd', 'e'])
+})
+
+test('a retention that was asked for removes what is too old, and counts what was unread', async () => {
+  const removed: [string, number][] = []
+  const { broker, clock } = open({ onRemovedUnread: (topic, count) => removed.push([topic, count]) })
+  await broker.createTopic('t', { groups: ['g'], retention: { maxAgeMs: 1_000 } })
+  await broker.publish({ topic: 't', id: 'old', value })
+  await clock.advance(999)
+  await broker.publish({ topic: 't', id: 'new', value })
+  assert.equal((await broker.lag('t', 'g')).messages, 2)
+  await clock.advance(1)
+  assert.equal((await broker.lag('t', 'g')).messages, 1)
+  assert.deepEqual(removed, [['t', 1]])
+  const seen: string[] = []
+  await broker.subscribe('t', { group: 'g' }, ({ id }) => void seen.push(id))
+  await clock.advance(500)
+  assert.deepEqual(seen, ['new'])
+})
+
+test('a delayed message comes exactly in its millisecond, also after a nearer one was added', async () => {
+  const { broker, clock } = open()
+  const start = clock.now()
+  const seen: [string, number][] = []
+  await broker.subscribe('t', { group: 'g' }, ({ id }) => void seen.push([id, clock.now() - start]))
+  for (const delayMs of [500, 20, 86_400_000, 20, 499]) await broker.publish({ topic: 't', id: `${delayMs}`, value, delayMs })
+  await clock.advance(86_400_000)
+  assert.deepEqual(seen, [
+    ['20', 20],
+    ['20', 20],
+    ['499', 499],
+    ['500', 500],
+    ['86400000', 86_400_000],
+  ])
+})
+
+test('a dedupeId is forgotten after its window', async () => {
+  const { broker, clock } = open({ dedupeWindowMs: 1_000 })
+  const send = async (): Promise<boolean> => (await broker.publish({ topic: 't', value, dedupeId: 'd' })).duplicate
+  assert.deepEqual([await send(), await send()], [false, true])
+  await clock.advance(999)
+  assert.equal(await send(), true)
+  await clock.advance(1)
+  assert.equal(await send(), false)
+})
+
+test('a store lives as long as somebody holds it, and forgets everything when told', async () => {
+  const { broker, clock, store } = open()
+  await broker.publish({ topic: 't', value })
+  await broker.close()
+  const second = createBroker(memoryDriver({ store }), { clock })
+  assert.equal(store.messageCount('t'), 1)
+  store.reset()
+  assert.deepEqual(await second.listTopics(), [])
+  await second.close()
+})
+
+test('a member of the same name takes its partitions back at once', async () => {
+  const { clock, store } = open()
+  const life = async (): Promise<{ driver: ReturnType<typeof memoryDriver>; seen: string[] }> => {
+    const driver = memoryDriver({ store, member: 'worker', leaseMs: 3_600_000 })
+    const seen: string[] = []
+    await createBroker(driver, { clock }).subscribe('t', { group: 'g' }, ({ id }) => void seen.push(id))
+    return { driver, seen }
+  }
+  const first = await life()
+  first.driver.sever()
+  const second = await life()
+  await createBroker(memoryDriver({ store }), { clock }).publish({ topic: 't', id: 'after', value })
+  await clock.advance(10)
+  assert.deepEqual([first.seen, second.seen], [[], ['after']])
+})

@@ -1,0 +1,27 @@
+const utf8 = new TextEncoder()
+
+/** MurmurHash2 (Appleby, 2008), 32 bit, seed 0x9747b28c, as Kafka's Java client computes it. */
+export function murmur2(bytes: Uint8Array): number {
+  const m = 0x5bd1e995
+  const length = bytes.length
+  let h = 0x9747b28c ^ length
+  let i = 0
+  for (; i + 4 <= length; i += 4) {
+    let k = bytes[i]! | (bytes[i + 1]! << 8) | (bytes[i + 2]! << 16) | (bytes[i + 3]! << 24)
+    k = Math.imul(k, m)
+    k ^= k >>> 24
+    h = Math.imul(h, m) ^ Math.imul(k, m)
+  }
+  const rest = length - i
+  if (rest > 2) h ^= bytes[i + 2]! << 16
+  if (rest > 1) h ^= bytes[i + 1]! << 8
+  if (rest > 0) h = Math.imul(h ^ bytes[i]!, m)
+  h ^= h >>> 13
+  h = Math.imul(h, m)
+  return h ^ (h >>> 15)
+}
+
+/** The partition of a key, in [0, partitions): the same on every driver, and the one that Kafka's Java producer picks. */
+export function partitionOf(key: string, partitions: number): number {
+  return (murmur2(utf8.encode(key)) & 0x7fffffff) % partitions
+}

@@ -1,0 +1,84 @@
+import type { LogEntry, Mark, Start, TopicAdmin, TopicLog } from '../driver.ts'
+import { MessagingError, topicNotFound } from '../errors.ts'
+import { uniqueName } from '../names.ts'
+import type { Catalog, TopicEntry } from './catalog.ts'
+import type { Connection } from './connection.ts'
+import { createReader, type MessageRow } from './record.ts'
+import type { Statements } from './statements.ts'
+
+export const groupNotFound = (topic: string, group: string): MessagingError =>
+  new MessagingError('ERR_MESSAGING_TOPIC_NOT_FOUND', `There is no group ${group} on ${topic}`, { retryable: false })
+
+/** The kind of start, its time and its positions, as the statements take them. */
+function startValues(start: Start): [kind: string, time: string | null, positions: string | null] {
+  if (start === 'earliest' || start === 'latest') return [start, null, null]
+  if (start instanceof Date) return ['time', String(start.getTime()), null]
+  return ['positions', null, JSON.stringify(Object.fromEntries(start))]
+}
+
+export function createAdmin(connection: Connection, sql: Statements, catalog: Catalog): TopicAdmin {
+  return {
+    createTopic: async (topic, { partitions, keep, maxAgeMs }) => {
+      const values = [topic, uniqueName(topic), String(partitions), String(keep), maxAgeMs === undefined ? null : String(maxAgeMs)]
+      const made = await connection.run(sql.createTopic, values)
+      if (made.length > 0) return
+      const [twin] = await connection.run<{ name: string; partitions: number }>(sql.twin, [uniqueName(topic)])
+      if (twin && (twin.name !== topic || twin.partitions !== partitions)) {
+        const message = `Topic ${topic} cannot have ${partitions} partitions: ${twin.name} is there with ${twin.partitions}`
+        throw new MessagingError('ERR_MESSAGING_TOPOLOGY_MISMATCH', message, { retryable: false })
+      }
+    },
+    deleteTopic: async (topic) => {
+      await connection.run(sql.deleteTopic, [topic])
+      catalog.forget(topic)
+    },
+    topics: async (topic) => {
+      const found = topic === undefined ? await catalog.all() : [await catalog.find(topic)]
+      return found.filter((entry): entry is TopicEntry => entry !== undefined).map(({ name, spec }) => ({ topic: name, spec }))
+    },
+    createGroup: async (topic, group, start) => {
+      const made = await connection.run(sql.createGroup, [topic, group, ...startValues(start)])
+      if (made.length === 0 && !(await catalog.find(topic))) throw topicNotFound(topic)
+    },
+    deleteGroup: async (topic, group) => void (await connection.run(sql.deleteGroup, [topic, group])),
+    groups: async (topic) => {
+      const rows = await connection.run<{ name: string; members: number; lag: number }>(sql.groups, [topic])
+      if (rows.length === 0 && !(await catalog.find(topic))) throw topicNotFound(topic)
+      return rows.map(({ name, members, lag }) => ({ group: name, members, lag, approximate: false }))
+    },
+  }
+}
+
+export function createLog(connection: Connection, sql: Statements, catalog: Catalog): TopicLog {
+  const existing = async (topic: string): Promise<TopicEntry> => {
+    const entry = catalog.known(topic) ?? (await catalog.find(topic))
+    if (!entry) throw topicNotFound(topic)
+    return entry
+  }
+
+  return {
+    read: async (topic, partition, after, limit) => {
+      const pid = (await existing(topic)).pids[partition]
+      if (pid === undefined) throw new RangeError(`Topic ${topic} has no partition ${partition}`)
+      const from = after === undefined ? 0 : Number(after) + 1
+      const rows = await connection.run<MessageRow>(sql.read, [`{${pid}}`, `{${from}}`, `{${limit}}`])
+      if (rows.length === 0 && !(await catalog.find(topic))) throw topicNotFound(topic)
+      const read = createReader()
+      return rows.map((row): LogEntry => ({ position: String(row.offset), message: read(row) }))
+    },
+    seek: async (topic, group, to) => {
+      const [row] = await connection.run<{ found: number; idle: number }>(sql.seek, [topic, group, ...startValues(to)])
+      if (row!.found === 0) throw (await catalog.find(topic)) ? groupNotFound(topic, group) : topicNotFound(topic)
+      if (row!.idle === 0) throw new MessagingError('ERR_MESSAGING_GROUP_BUSY', `Group ${group} on ${topic} has members: close them first`, { retryable: true })
+    },
+    marks: async (topic) => {
+      const rows = await connection.run<{ letter_id: string; mark: Mark }>(sql.marks, [topic])
+      if (rows.length === 0) await existing(topic)
+      return new Map(rows.map(({ letter_id, mark }) => [letter_id, mark]))
+    },
+    mark: async (topic, marks) => {
+      await existing(topic)
+      if (marks.length > 0) await connection.run(sql.mark, [topic, JSON.stringify(marks)])
+    },
+  }
+}

@@ -1,0 +1,173 @@
+import type { Clock } from '#internal/clock'
+import type { Consumption, Ownership, Progress } from '../driver.ts'
+import { MessagingError, topicNotFound } from '../errors.ts'
+import { createLeases } from '../leases.ts'
+import { toBitmap } from './bitmap.ts'
+import type { TopicEntry } from './catalog.ts'
+import type { Connection } from './connection.ts'
+import type { Heads } from './heads.ts'
+import { type Beats, groupLeases } from './lease-store.ts'
+import { type Asked, createFetch, type Reading, startReading } from './fetch.ts'
+import type { MessageRow } from './record.ts'
+import type { Statements } from './statements.ts'
+
+export interface ConsumeDeps {
+  connection: Connection
+  sql: Statements
+  heads: Heads
+  beats: Beats
+  clock: Clock
+  leaseMs: number
+  /** Something was read or settled: there may be something to tidy up. */
+  touched(): void
+}
+
+const list = (asked: readonly Asked[], of: (one: Asked) => number): string => `{${asked.map(of).join(',')}}`
+const pidOf = ({ reading }: Asked): number => reading.pid
+
+/** Everything from now on, for this listener alone; nothing is written. */
+export async function listenOnly(deps: ConsumeDeps, topic: TopicEntry, owner: Ownership): Promise<Consumption> {
+  const { connection, sql, heads } = deps
+  const unwatch = heads.watch(topic.pids)
+  const rows = await connection.run<{ id: number; next: number }>(sql.heads, [`{${topic.pids.join(',')}}`])
+  const next = new Map(rows.map((row) => [row.id, row.next]))
+  const readings = new Map<number, Reading>()
+  topic.pids.forEach((pid, partition) => {
+    const from = next.get(pid) ?? 0
+    heads.learn(pid, from)
+    readings.set(partition, startReading({ pid, partition, epoch: 1, suspectBelow: 0, from }))
+    owner.assigned(partition, 1)
+  })
+  return {
+    fetch: createFetch({
+      ...deps,
+      readings,
+      check: () => undefined,
+      held: () => true,
+      rows: (asked) => connection.run<MessageRow>(sql.read, [list(asked, pidOf), list(asked, (a) => a.reading.from), list(asked, (a) => a.n)]),
+    }),
+    begin: async () => 1,
+    settle: async (progress) => progress.map(() => 'settled'),
+    extend: async () => undefined,
+    release: async (partition) => void readings.delete(partition),
+    close: async () => unwatch(),
+  }
+}
+
+/** One member of a group. */
+export async function joinGroup(
+  deps: ConsumeDeps,
+  topic: TopicEntry,
+  group: { id: number; name: string },
+  member: string,
+  owner: Ownership,
+): Promise<Consumption> {
+  const { connection, sql, heads, beats, clock, leaseMs, touched } = deps
+  const readings = new Map<number, Reading>()
+  const unwatch = heads.watch(topic.pids)
+  const who = [String(group.id), member]
+  const over = new AbortController()
+  let failure: unknown
+
+  const store = groupLeases({
+    connection,
+    sql,
+    beats,
+    group: group.id,
+    member,
+    pids: topic.pids,
+    onClaim: (partition, { epoch, watermark, suspectBelow, next, above }) => {
+      const pid = topic.pids[partition]!
+      readings.set(partition, startReading({ pid, partition, epoch, suspectBelow, from: watermark }, above))
+      heads.learn(pid, next)
+      // Who waits for this partition waits as its owner of before.
+      heads.stir(pid)
+    },
+    onGone: () => over.abort(),
+    suspectBelow: (partition) => readings.get(partition)?.suspectBelow ?? 0,
+  })
+  const leases = createLeases(store, member, owner, {
+    clock,
+    leaseMs,
+    onError: (error) => {
+      failure = error
+    },
+    onRevived: (partition) => {
+      const reading = readings.get(partition)
+      if (reading) reading.seen = reading.from
+      heads.stir(topic.pids[partition]!)
+    },
+  })
+  await leases.start()
+  if (failure !== undefined) {
+    unwatch()
+    await leases.close().catch(() => undefined)
+    throw failure
+  }
+
+  return {
+    fetch: createFetch({
+      ...deps,
+      readings,
+      check: () => {
+        if (over.signal.aborted) throw topicNotFound(`${topic.name}, or its group ${group.name}, any more`)
+      },
+      over: over.signal,
+      held: ({ partition, epoch }) => leases.held(partition) === epoch,
+      rows: (asked) =>
+        connection.run<MessageRow>(sql.fetch, [
+          ...who,
+          list(asked, pidOf),
+          list(asked, (a) => a.reading.epoch),
+          list(asked, (a) => a.reading.from),
+          list(asked, (a) => a.n),
+        ]),
+    }),
+
+    begin: async ({ partition, epoch, position }) => {
+      const rows = await connection.run<{ n: number }>(sql.begin, [...who, String(topic.pids[partition]), String(epoch), position])
+      if (!rows[0]) throw new MessagingError('ERR_MESSAGING_OWNERSHIP_LOST', `Partition ${partition} of ${topic.name} was lost`, { retryable: true })
+      return rows[0].n
+    },
+
+    settle: async (progress) => {
+      const rows = progress.map((one) => {
+        const reading = readings.get(one.partition)
+        return progressRow(one, topic.pids[one.partition]!, reading?.epoch === one.epoch ? reading.inherited : undefined)
+      })
+      const [row] = await connection.run<{ answer: string | null }>(sql.settle, [...who, JSON.stringify(rows)])
+      touched()
+      const settled = new Set(row!.answer?.slice(1, -1).split(',').map(Number))
+      return progress.map(({ partition }) => (settled.has(topic.pids[partition]!) ? 'settled' : 'stale'))
+    },
+
+    extend: async () => undefined,
+    release: async (partition, epoch) => {
+      const reading = readings.get(partition)
+      await leases.release(partition, epoch)
+      if (reading?.epoch === epoch && readings.get(partition) === reading) readings.delete(partition)
+    },
+    close: async () => {
+      unwatch()
+      await leases.close()
+    },
+  }
+}
+
+interface ProgressRow {
+  pid: number
+  epoch: number
+  watermark: number | null
+  above: string | null
+  above_from: number | null
+}
+
+/** The engine tells what this owner did; what earlier ones had done beyond the watermark counts on, and progress passes it. */
+function progressRow({ epoch, watermark, above }: Progress, pid: number, inherited: Set<number> | undefined): ProgressRow {
+  const settled = new Set(above.map((delivery) => Number(delivery.position)))
+  let next = watermark ? Number(watermark.position) + 1 : null
+  // Left as it is: if this settlement fails, the next one needs it again.
+  for (const offset of inherited ?? []) if (next === null || offset >= next) settled.add(offset)
+  if (next !== null) while (settled.delete(next)) next++
+  return { pid, epoch, watermark: next, ...toBitmap(settled) }
+}

@@ -1,0 +1,100 @@
+import { deferred } from '#internal/abort'
+import type { Clock } from '#internal/clock'
+import { closedError } from './errors.ts'
+import type { HandlerContext } from './job.ts'
+import type { Message } from './message.ts'
+import type { Handler } from './runner.ts'
+import type { Subscription } from './subscription.ts'
+
+/** A message in the caller's hands until it is settled. A second settlement changes nothing. */
+export interface Pulled<T = Uint8Array> {
+  readonly message: Message<T>
+  /** Aborts when it is no longer the caller's: what is settled then counts for nobody. */
+  readonly signal: AbortSignal
+  ack(): void
+  /** A failed run: the retry policy decides, `delayMs` replaces its backoff. */
+  retry(options?: { delayMs?: number; error?: unknown }): void
+  deadLetter(reason: string, options?: { error?: unknown }): void
+  skip(): void
+}
+
+/** Batches on demand, settled message by message. */
+export interface Puller<T = Uint8Array> {
+  /** At most `max`, at least one if there is one within `waitMs` (default 1,000), else nothing. */
+  next(max: number, options?: { waitMs?: number; signal?: AbortSignal }): Promise<readonly Pulled<T>[]>
+  readonly subscription: Subscription
+  /** What was pulled and not settled goes back to the broker. */
+  close(): Promise<void>
+  [Symbol.asyncDispose](): Promise<void>
+}
+
+/** A puller is a subscription whose handler hands the message over and waits. */
+export async function createPuller<T>(clock: Clock, subscribe: (handler: Handler<T>) => Promise<Subscription>): Promise<Puller<T>> {
+  const waiting: Pulled<T>[] = []
+  let arrived = deferred()
+  let closed = false
+
+  const handler = (message: Message<T>, context: HandlerContext): Promise<void> =>
+    new Promise((resolve, reject) => {
+      const pulled: Pulled<T> = {
+        message,
+        signal: context.signal,
+        ack: resolve,
+        skip: () => {
+          context.skip()
+          resolve()
+        },
+        retry: ({ delayMs, error } = {}) => {
+          if (error !== undefined && delayMs === undefined) return reject(error)
+          context.retry(delayMs === undefined ? {} : { delayMs })
+          resolve()
+        },
+        deadLetter: (reason, options = {}) => {
+          context.deadLetter(reason, options)
+          resolve()
+        },
+      }
+      // Nobody settles what was taken away: the slot is freed here.
+      context.signal.addEventListener('abort', () => reject(context.signal.reason as Error), { once: true })
+      waiting.push(pulled)
+      arrived.resolve()
+    })
+
+  const subscription = await subscribe(handler)
+
+  const close = async (): Promise<void> => {
+    closed = true
+    arrived.resolve()
+    await subscription.close()
+  }
+
+  return {
+    subscription,
+    next: async (max, { waitMs = 1_000, signal } = {}) => {
+      if (!(max >= 1)) throw new RangeError(`max must be at least 1, got ${max}`)
+      if (closed) throw closedError('The puller')
+      signal?.throwIfAborted()
+      const end = new AbortController()
+      const limit = signal ? AbortSignal.any([signal, end.signal]) : end.signal
+      const timer = clock.sleep(waitMs, { signal: limit }).catch(() => undefined)
+      let over = false
+      void timer.then(() => (over = true))
+      for (;;) {
+        const batch: Pulled<T>[] = []
+        while (batch.length < max && waiting.length > 0) {
+          const one = waiting.shift()!
+          if (!one.signal.aborted) batch.push(one)
+        }
+        if (batch.length > 0 || over || closed) {
+          end.abort()
+          signal?.throwIfAborted()
+          return batch
+        }
+        arrived = deferred()
+        await Promise.race([arrived.promise, timer])
+      }
+    },
+    close,
+    [Symbol.asyncDispose]: close,
+  }
+}

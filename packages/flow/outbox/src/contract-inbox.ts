@@ -1,0 +1,78 @@
+import { systemClock } from '#internal/clock'
+import { define, equal, message, type ContractCase } from './contract-tools.ts'
+
+/** What an inbox must do, in one transaction with an outbox. */
+export const inboxCases: readonly ContractCase[] = [
+  define('the inbox runs a handler once a message, and the effect commits with the record', async (h) => {
+    const at = { id: 'm', timestamp: Date.now() }
+    const runs: string[] = []
+    const run = (handler: string): Promise<unknown> =>
+      h.transaction((tx) =>
+        h.inbox.once(tx, at, handler, async () => {
+          runs.push(handler)
+          await h.outbox.add(tx, message('effect', handler))
+          return runs.length
+        }),
+      )
+    equal(await run('a'), { duplicate: false, value: 1 }, 'first')
+    equal(await run('a'), { duplicate: true }, 'second')
+    equal(await run('b'), { duplicate: false, value: 2 }, 'another handler')
+    equal((await h.outbox.counts(h.db)).pending, 2, 'effects')
+  }),
+
+  define('a handler that throws leaves neither effect nor record, and its transaction can go on', async (h) => {
+    const failing = async (): Promise<never> => Promise.reject(new Error('handler'))
+    await h.transaction(async (tx) => {
+      await h.outbox.add(tx, message('k', 'kept'))
+      const thrown = await h.inbox
+        .once(tx, 'm', 'a', async () => {
+          await h.outbox.add(tx, message('k', 'undone'))
+          return failing()
+        })
+        .catch((error: Error) => error.message)
+      equal(thrown, 'handler', 'thrown')
+      await h.outbox.add(tx, message('k', 'kept too'))
+    })
+    equal((await h.outbox.counts(h.db)).pending, 2, 'rows')
+    equal(await h.transaction((tx) => h.inbox.once(tx, 'm', 'a', async () => 'ran')), { duplicate: false, value: 'ran' }, 'again')
+    await h.transaction((tx) => h.inbox.once(tx, 'n', 'a', async () => 0).then(failing)).catch(() => undefined)
+    equal(await h.transaction((tx) => h.inbox.once(tx, 'n', 'a', async () => 'ran')), { duplicate: false, value: 'ran' }, 'after a rollback')
+  }),
+
+  define(
+    'of concurrent duplicates one runs; when it fails, the next',
+    async (h) => {
+      let runs = 0
+      const deliver = (fail: boolean): Promise<unknown> =>
+        h
+          .transaction((tx) =>
+            h.inbox.once(tx, 'm', 'a', async () => {
+              runs++
+              await systemClock.sleep(5)
+              if (fail) throw new Error('first')
+            }),
+          )
+          .catch(() => 'failed')
+      const outcomes = await Promise.all([deliver(true), ...Array.from({ length: 4 }, () => deliver(false))])
+      equal(outcomes.filter((o) => (o as { duplicate?: boolean }).duplicate === false).length, 1, 'runs that took effect')
+      if (runs > 2) throw new Error(`The handler ran ${runs} times, at most the failed one and one other were due`)
+    },
+    true,
+  ),
+
+  define('a message that is older than the inbox remembers is not run, unless its record is there', async (h) => {
+    const old = { id: 'old', timestamp: Date.now() - 120_000 }
+    const run = (m: { id: string; timestamp: number }): Promise<unknown> =>
+      h.transaction((tx) => h.inbox.once(tx, m, 'a', async () => 'ran')).catch((error: { code: string; retryable: boolean }) => [error.code, error.retryable])
+    equal(await run(old), ['ERR_INBOX_TOO_OLD', false], 'without a record')
+    equal(await run(old), ['ERR_INBOX_TOO_OLD', false], 'it left no record')
+    equal(await run({ ...old, timestamp: Date.now() - 30_000 }), { duplicate: false, value: 'ran' }, 'within the retention')
+    equal(await run(old), { duplicate: true }, 'with a record')
+  }),
+
+  define('cleanup keeps what is still needed', async (h) => {
+    await h.transaction((tx) => h.inbox.once(tx, 'm', 'a', async () => 0))
+    equal(await h.inbox.cleanup(h.db), 0, 'deleted')
+    equal(await h.transaction((tx) => h.inbox.once(tx, 'm', 'a', async () => 0)), { duplicate: true }, 'still known')
+  }),
+]

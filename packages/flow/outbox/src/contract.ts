@@ -1,0 +1,241 @@
+import type { PublishedMessage, PublishResult } from './publish.ts'
+import { inboxCases } from './contract-inbox.ts'
+import { define, empty, equal, message, moving, recorder, refused, text, type ContractCase } from './contract-tools.ts'
+
+export type { ContractCase, OutboxHarness } from './contract-tools.ts'
+
+/** The promises of a store, for `postgresStore`, `memoryStore` and your own. Each case opens a store of its own. */
+export const outboxContract: readonly ContractCase[] = [
+  define('what is committed is published as it was given, and then gone', async (h, { start, until }) => {
+    const given = { ...message('k', 'ü€😀'), id: 'id-1', headers: { ce_type: 'a b', x: 'ü' }, timestamp: 1_700_000_000_123, dedupeId: 'd' }
+    const binary = { topic: 'contract', value: new Uint8Array([0, 255, 128, 10]) }
+    const before = Date.now()
+    const ids = await h.transaction((tx) => h.outbox.add(tx, [given, binary]))
+    const broker = recorder()
+    await start(moving(h, broker))
+    await until(async () => broker.sent.length >= 2 && (await empty(h)), 'both rows published and deleted')
+    equal(broker.sent.length, 2, 'publications')
+    const sent = broker.sent.find((m) => m.id === 'id-1')!
+    equal(
+      [sent.topic, sent.key, text(sent), sent.headers, sent.timestamp, sent.dedupeId],
+      ['contract', 'k', 'ü€😀', given.headers, given.timestamp, 'd'],
+      'the full message',
+    )
+    const bare = broker.sent.find((m) => m.id === ids[1])!
+    equal([...bare.value, bare.key, bare.headers], [0, 255, 128, 10, undefined, {}], 'the bare message')
+    if (Math.abs(bare.timestamp - before) > 60_000) throw new Error(`The default timestamp is the time of add, got ${bare.timestamp}`)
+  }),
+
+  define('what is rolled back is not published', async (h, { start, until }) => {
+    const broker = recorder()
+    await start(moving(h, broker))
+    await h
+      .transaction(async (tx) => {
+        await h.outbox.add(tx, [message('k', 'no'), { ...message('k', 'nor this'), deliverAt: 0 }])
+        throw new Error('roll back')
+      })
+      .catch(() => undefined)
+    await h.transaction((tx) => h.outbox.add(tx, message('k', 'yes')))
+    await until(() => broker.sent.length > 0, 'the committed row')
+    equal(broker.texts(), ['yes'], 'published')
+    equal(await h.outbox.counts(h.db).then(({ delayed, parked }) => [delayed, parked]), [0, 0], 'left over')
+  }),
+
+  define(
+    'rows of an open transaction are not published',
+    async (h, { start, until }) => {
+      const broker = recorder()
+      await start(moving(h, broker))
+      await h.transaction(async (tx) => {
+        await h.outbox.add(tx, message('k', 'later'))
+        await h.transaction((other) => h.outbox.add(other, message('other', 'now')))
+        await until(() => broker.sent.length > 0, 'the other row')
+        equal(broker.texts(), ['now'], 'published while the first transaction is open')
+      })
+      await until(() => broker.sent.length > 1, 'the row that committed late')
+    },
+    true,
+  ),
+
+  define(
+    'a smaller id that commits later is not skipped, also when its key goes on afterwards',
+    async (h, { start, until }) => {
+      const broker = recorder()
+      await start(moving(h, broker))
+      for (let round = 0; round < 20; round++) {
+        await h.transaction(async (early) => {
+          await h.outbox.add(early, message('k', `early ${round}`))
+          await h.transaction((late) => h.outbox.add(late, message(`other ${round}`, `overtakes ${round}`)))
+          await until(() => broker.texts().includes(`overtakes ${round}`), 'the row that overtakes')
+        })
+        await h.transaction((tx) => h.outbox.add(tx, message('k', `after ${round}`)))
+      }
+      await until(() => broker.sent.length >= 60, 'all rows')
+      equal(broker.texts('k'), Array.from({ length: 20 }, (_, n) => [`early ${n}`, `after ${n}`]).flat(), 'the key')
+    },
+    true,
+  ),
+
+  define('a key keeps its order across batches, transactions and several relays', async (h, { start, until }) => {
+    const broker = recorder()
+    const keys = Array.from({ length: 10 }, (_, n) => `k${n}`)
+    const add = async (from: number, to: number): Promise<void> => {
+      for (let n = from; n < to; n++)
+        await h.transaction((tx) =>
+          h.outbox.add(
+            tx,
+            keys.flatMap((key) => [message(key, `${n}a`), message(key, `${n}b`)]),
+          ),
+        )
+    }
+    await add(0, 5)
+    const relays = await Promise.all(Array.from({ length: 3 }, () => start(moving(h, broker, { batch: 7, leaseMs: 60 }))))
+    await add(5, 10)
+    await until(() => broker.sent.length >= 200, 'all rows')
+    for (const key of keys) equal(firsts(broker.texts(key)), Array.from({ length: 10 }, (_, n) => [`${n}a`, `${n}b`]).flat(), key)
+    await until(() => relays.every((r) => r.stats().partitions > 0), 'the work to be shared')
+  }),
+
+  define('nothing is deleted before the broker confirmed it, and it is sent again under the same id', async (h, { start, until }) => {
+    const seen: string[] = []
+    let answer: PublishResult = { status: 'unknown' }
+    const publishBatch = async (messages: readonly PublishedMessage[]): Promise<PublishResult[]> => {
+      seen.push(...messages.map((m) => m.id))
+      return messages.map(() => answer)
+    }
+    const first = await start(moving(h, { publishBatch }))
+    const [id] = await h.transaction((tx) => h.outbox.add(tx, message('k', 'x')))
+    await until(() => seen.length >= 3, 'three attempts')
+    await first.close()
+    equal((await h.outbox.counts(h.db)).pending, 1, 'pending after three unknown results and a close')
+    answer = { status: 'stored' }
+    await start(moving(h, { publishBatch }))
+    await until(() => empty(h), 'the row to be deleted')
+    equal([...new Set(seen)], [id], 'ids')
+  }),
+
+  define('a relay that dies between confirm and delete leaves the row to the next', async (h, { start, until }) => {
+    const broker = recorder()
+    await h.transaction((tx) => h.outbox.add(tx, [message('k', '1'), message('k', '2')]))
+    const { leases, queue } = h.outbox.store
+    const view = await leases.renew(h.db, 'dead', 40)
+    const held = await leases.claim(h.db, 'dead', 40, view.free)
+    const rows = await queue.next(h.db, { done: [], from: held.map(({ partition }) => ({ partition, low: 0 })), except: [], limit: 10 })
+    equal(rows.map(text), ['1', '2'], 'read by the relay that dies')
+    await start(moving(h, broker, { leaseMs: 40 }))
+    await until(() => broker.sent.length >= 2, 'the next relay')
+    equal(broker.texts(), ['1', '2'], 'published')
+  }),
+
+  define('a lease is exclusive until it ends, and raises its epoch; a stale epoch moves nothing', async (h, { until }) => {
+    await h.transaction((tx) => h.outbox.add(tx, message('k', '1')))
+    const { leases, queue } = h.outbox.store
+    const view = await leases.renew(h.db, 'a', 60_000)
+    const old = await leases.claim(h.db, 'a', 60_000, view.free)
+    equal(old.length, view.partitions, 'claimed')
+    equal((await leases.renew(h.db, 'b', 10_000)).free, [], 'free while held')
+    equal(await leases.claim(h.db, 'b', 10_000, view.free), [], 'claimed while held')
+    await leases.renew(h.db, 'a', 1)
+    let taken: readonly { partition: number; epoch: number }[] = []
+    await until(async () => (taken = [...taken, ...(await leases.claim(h.db, 'b', 10_000, view.free))]).length === view.partitions, 'the lease to end')
+    if (!taken.every(({ partition, epoch }) => epoch > old.find((lease) => lease.partition === partition)!.epoch)) throw new Error('An epoch did not rise')
+    const [row] = await queue.next(h.db, { done: [], from: taken.map(({ partition }) => ({ partition, low: 0 })), except: [], limit: 1 })
+    const parking = [{ id: row!.id, partition: row!.partition, state: 'parked' as const, attempts: 1, error: { code: 'E', message: 'm' } }]
+    equal(await queue.hold(h.db, old, parking), [], 'moved under the stale lease')
+    equal(await queue.hold(h.db, taken, parking), [row!.id], 'moved under the lease')
+    await h.outbox.parked(h.db).release([row!.id])
+    equal((await queue.restore(h.db, old, false)).moved, 0, 'restored under the stale lease')
+    equal((await queue.restore(h.db, taken, false)).moved, 1, 'restored under the lease')
+    await leases.release(h.db, 'b', [], true)
+    equal((await leases.renew(h.db, 'c', 40)).free.length, view.partitions, 'free after leaving')
+  }),
+
+  define('a poison row is parked with its reason and blocks its key alone; released, the key goes on in order', async (h, { start, until }) => {
+    let mended = false
+    const broker = recorder((m) => (text(m) === 'poison' && !mended ? refused(false) : undefined))
+    await start(moving(h, broker, { maxAttempts: 3, batch: 4 }))
+    await h.transaction((tx) =>
+      h.outbox.add(
+        tx,
+        ['1', 'poison', '2', '3'].map((v) => message('bad', v)),
+      ),
+    )
+    for (let n = 0; n < 10; n++) await h.transaction((tx) => h.outbox.add(tx, message(`good ${n}`, 'x')))
+    await until(async () => (await h.outbox.counts(h.db)).blocked === 2 && broker.sent.length === 11, 'the row parked, two behind it, all others published')
+    await h.transaction((tx) => h.outbox.add(tx, message('bad', '4')))
+    await until(async () => (await h.outbox.counts(h.db)).blocked === 3, 'a new row of the key to wait too')
+    equal(broker.texts('bad'), ['1'], 'published of the blocked key')
+    const [row] = await h.outbox.parked(h.db).list()
+    equal([row!.topic, row!.key, row!.attempts, row!.error, row!.blocked], ['contract', 'bad', 3, { code: 'ERR_NO', message: 'no' }, 3], 'the parked row')
+    mended = true
+    equal(await h.outbox.parked(h.db).release([row!.id, 12_345_678]), [row!.id], 'released')
+    await h.transaction((tx) => h.outbox.add(tx, message('bad', '5')))
+    await until(() => broker.texts('bad').length >= 6, 'the key to go on')
+    equal(broker.texts('bad'), ['1', 'poison', '2', '3', '4', '5'], 'the key')
+    await until(async () => Object.values(await h.outbox.counts(h.db)).every((n) => n === 0), 'nothing to be left')
+  }),
+
+  define('a parked row that is discarded lets its key go on without it', async (h, { start, until }) => {
+    const broker = recorder((m) => (text(m) === 'poison' ? refused(false) : undefined))
+    await start(moving(h, broker, { maxAttempts: 1 }))
+    await h.transaction((tx) =>
+      h.outbox.add(
+        tx,
+        ['poison', '1', '2'].map((v) => message('bad', v)),
+      ),
+    )
+    await until(async () => (await h.outbox.counts(h.db)).blocked === 2, 'the key to be blocked')
+    const [row] = await h.outbox.parked(h.db).list()
+    equal(await h.outbox.parked(h.db).discard([row!.id]), [row!.id], 'discarded')
+    equal(await h.outbox.parked(h.db).discard([row!.id]), [], 'discarded again')
+    await until(() => broker.texts('bad').length >= 2, 'the key to go on')
+    equal(broker.texts('bad'), ['1', '2'], 'the key')
+  }),
+
+  define("with onPark 'skip-key' the key goes on, and the parked row is sent when released", async (h, { start, until }) => {
+    let mended = false
+    const broker = recorder((m) => (text(m) === 'poison' && !mended ? refused(false) : undefined))
+    await start(moving(h, broker, { maxAttempts: 1, onPark: 'skip-key' }))
+    await h.transaction((tx) =>
+      h.outbox.add(
+        tx,
+        ['poison', '1', '2'].map((v) => message('bad', v)),
+      ),
+    )
+    for (let n = 3; n < 20; n++) {
+      await until(() => broker.texts('bad').length === n - 1, 'the key to go on')
+      await h.transaction((tx) => h.outbox.add(tx, message('bad', String(n))))
+    }
+    const parked = await h.outbox.parked(h.db).list()
+    mended = true
+    await h.outbox.parked(h.db).release(parked.map((row) => row.id))
+    await until(() => broker.texts('bad').length === 20, 'the released row')
+    equal(broker.texts('bad').toSorted(), [...Array.from({ length: 19 }, (_, n) => String(n + 1)), 'poison'].toSorted(), 'the key')
+    equal((await h.outbox.counts(h.db)).blocked, 0, 'blocked')
+  }),
+
+  define('a due row joins the end of its key, and not before it is due', async (h, { start, until }) => {
+    const broker = recorder()
+    const at = Date.now() + 250
+    await h.transaction(async (tx) => {
+      await h.outbox.add(tx, { ...message('k', 'second due'), deliverAt: at + 50 })
+      await h.outbox.add(tx, message('k', 'first due'), { deliverAt: at })
+      await h.outbox.add(tx, message('k', 'at once'))
+    })
+    equal((await h.outbox.counts(h.db)).delayed, 2, 'delayed')
+    await start(moving(h, broker))
+    await until(() => broker.sent.length > 0, 'the row without delay')
+    equal(broker.texts(), ['at once'], 'published before anything is due')
+    await until(() => broker.sent.length >= 3, 'the due rows')
+    equal(broker.texts(), ['at once', 'first due', 'second due'], 'published')
+    equal(
+      broker.sent.slice(1).map((m) => m.timestamp),
+      [at, at + 50],
+      'timestamps are the due times',
+    )
+  }),
+
+  ...inboxCases,
+]
+
+const firsts = (texts: readonly string[]): string[] => [...new Set(texts)]

@@ -1,0 +1,51 @@
+import type { Row } from './store.ts'
+
+export interface Horizon {
+  /** Takes in the highest id given out and the transactions that may still bring one. */
+  look(view: { last: number; writers: readonly string[] }): void
+  /** The id above which to read. */
+  low(partition: number): number
+  /** Takes in what a read of these partitions from their `low` returned; `full` when the limit cut it off. */
+  read(partitions: readonly number[], rows: readonly Pick<Row, 'id' | 'partition'>[], full: boolean): void
+  /** Old ids may have come up again here. */
+  reset(partition: number): void
+}
+
+/** How many looks until everything is read from the start again: for rows that were put in by hand with an old id. */
+const looksPerSweep = 120
+
+/**
+ * From where to read. Deleted rows stay at the head of the index until vacuum may remove them, which a long transaction anywhere in the database
+ * forbids; reading past all of them each time would make the relay slower and slower. An id is behind us for good once every transaction that could have
+ * taken it has ended, and those hold a lock on the table; so: take the highest id, then the lock's holders, and when the last of these is gone, no row at or
+ * below that id can appear. This is a hint only: it starts at 0 in every process and nothing is stored.
+ */
+export function createHorizon(): Horizon {
+  const lows = new Map<number, number>()
+  let previous: number | undefined
+  let candidate: { last: number; writers: readonly string[] } | undefined
+  let safe = 0
+  let looks = 0
+
+  return {
+    look({ last, writers }) {
+      if (++looks % looksPerSweep === 0) lows.clear()
+      // `previous` was read a look ago, so certainly before these writers were.
+      if (candidate) candidate = { last: candidate.last, writers: candidate.writers.filter((writer) => writers.includes(writer)) }
+      else if (previous !== undefined) candidate = { last: previous, writers }
+      if (candidate?.writers.length === 0) {
+        safe = candidate.last
+        candidate = undefined
+      }
+      previous = last
+    },
+    low: (partition) => lows.get(partition) ?? 0,
+    read(partitions, rows, full) {
+      const first = new Map<number, number>()
+      for (const row of rows) if (!first.has(row.partition)) first.set(row.partition, row.id)
+      const end = full ? rows.at(-1)!.id : Infinity
+      for (const partition of partitions) lows.set(partition, Math.max(0, Math.min(safe, (first.get(partition) ?? end) - 1)))
+    },
+    reset: (partition) => void lows.delete(partition),
+  }
+}

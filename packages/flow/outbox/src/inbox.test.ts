@@ -1,0 +1,112 @@
+import assert from 'node:assert/strict'
+import { after, describe, test } from 'node:test'
+import { memoryHarness, message, schemas } from './harness.test.ts'
+import { createInbox, memoryStore, type Transaction } from './index.ts'
+
+test('a message without a stable id is refused unless the inbox is told what identifies it', async () => {
+  const memory = memoryStore()
+  const unstable = { id: 'random', idStable: false, order: 'o-1' }
+  await memory.transaction(async (tx) => {
+    const strict = createInbox({ store: memory.inbox })
+    await assert.rejects(
+      strict.once(tx, unstable, 'h', async () => assert.fail()),
+      { code: 'ERR_INBOX_UNSTABLE_ID', retryable: false, message: /random/ },
+    )
+    const told = createInbox<typeof unstable>({ store: memory.inbox, messageId: (given) => given.order })
+    assert.deepEqual(await told.once(tx, unstable, 'h', async () => 1), { duplicate: false, value: 1 })
+    assert.deepEqual(await told.once(tx, { ...unstable, id: 'other' }, 'h', async () => 1), { duplicate: true })
+  })
+})
+
+test('old messages run when they are allowed to', async () => {
+  const memory = memoryStore()
+  const inbox = createInbox({ store: memory.inbox, allowOld: true })
+  await memory.transaction(async (tx) => {
+    assert.deepEqual(await inbox.once(tx, { id: 'm', timestamp: 0 }, 'h', async () => 1), { duplicate: false, value: 1 })
+  })
+  assert.throws(() => createInbox({ retentionMs: 0 }), RangeError)
+})
+
+test('the runner gives each run a transaction of its own, and undoes the one that fails', async () => {
+  const { inbox, outbox, transaction, db } = memoryHarness()
+  const runner = inbox.runner(transaction)
+  const delivered = { id: 'm', timestamp: Date.now(), idStable: true }
+  const handle = async (tx: Transaction, fail: boolean): Promise<void> => {
+    await outbox.add(tx, message('k', 'effect'))
+    if (fail) throw new Error('handler')
+  }
+  await assert.rejects(
+    runner.run(delivered, 'h', (tx) => handle(tx, true)),
+    /handler/,
+  )
+  assert.equal((await outbox.counts(db)).pending, 0)
+  assert.equal((await runner.run(delivered, 'h', (tx) => handle(tx, false))).duplicate, false)
+  assert.equal((await runner.run(delivered, 'h', (tx) => handle(tx, false))).duplicate, true)
+  assert.equal((await outbox.counts(db)).pending, 1)
+})
+
+test('the middleware gives handlers ctx.tx, keeps the rest of the context, and hands no duplicate on', async () => {
+  const { inbox, outbox, transaction, db } = memoryHarness()
+  const seen: number[] = []
+  const handler = inbox.middleware<{ id: string }, { attempt: number }>(transaction, { handler: 'h' })(async (_, ctx) => {
+    seen.push(ctx.attempt)
+    await outbox.add(ctx.tx, message('k', 'effect'))
+  })
+  for (const attempt of [1, 2, 3]) await handler({ id: 'm' }, { attempt })
+  assert.deepEqual(seen, [1])
+  assert.equal((await outbox.counts(db)).pending, 1)
+})
+
+describe('on PostgreSQL', () => {
+  const { open, close } = schemas('pg18')
+  after(close)
+
+  test('outside of a transaction the server itself refuses', async () => {
+    const { inbox, database } = await open()
+    const client = await database.pool!.connect()
+    try {
+      await assert.rejects(
+        inbox.once(client, 'm', 'h', async () => assert.fail()),
+        { code: '25P01' },
+      )
+    } finally {
+      client.release()
+    }
+    await assert.rejects(
+      inbox.once(database.pool as never, 'm', 'h', async () => assert.fail()),
+      TypeError,
+    )
+  })
+
+  test('every message delivered three times, by eight at once: each effect once', async () => {
+    const { inbox, transaction, db, schema } = await open()
+    await db.query(`CREATE TABLE ${schema}.effect (message text, handler text)`)
+    const deliveries = Array.from({ length: 100 }, (_, n) => [n, n, n])
+      .flat()
+      .flatMap((n) => ['stats', 'audit'].map((handler) => ({ id: `m${n}`, handler })))
+      .toSorted(() => Math.random() - 0.5)
+    const outcomes: boolean[] = []
+    const deliver = async (): Promise<void> => {
+      for (let delivery; (delivery = deliveries.pop());) {
+        const { id, handler } = delivery
+        const once = await transaction((tx) => inbox.once(tx, id, handler, () => tx.query(`INSERT INTO ${schema}.effect VALUES ($1, $2)`, [id, handler])))
+        outcomes.push(once.duplicate)
+      }
+    }
+    await Promise.all(Array.from({ length: 8 }, deliver))
+    assert.equal(outcomes.filter((duplicate) => !duplicate).length, 200)
+    const { rows } = await db.query(`SELECT count(*)::int AS n, count(DISTINCT (message, handler))::int AS distinct FROM ${schema}.effect`)
+    assert.deepEqual(rows, [{ n: 200, distinct: 200 }])
+  })
+
+  test('cleanup deletes in steps what is older than the retention and the skew of clocks, and can be stopped', async () => {
+    const { db, schema, inbox } = await open()
+    await db.query(`INSERT INTO ${schema}.inbox SELECT 'm' || n, 'h', now() - interval '61 s' FROM generate_series(1, 25000) n`)
+    await db.query(`INSERT INTO ${schema}.inbox SELECT 'n' || n, 'h', now() - interval '50 s' FROM generate_series(1, 10) n`)
+    const aborted = AbortSignal.abort(new Error('stop'))
+    await assert.rejects(inbox.cleanup(db, { signal: aborted }), /stop/)
+    assert.equal(await createInbox({ schema, retentionMs: 60_000 }).cleanup(db), 0, 'within an hour of skew')
+    assert.equal(await inbox.cleanup(db), 25_000)
+    assert.deepEqual((await db.query(`SELECT count(*)::int AS n FROM ${schema}.inbox`)).rows, [{ n: 10 }])
+  })
+})

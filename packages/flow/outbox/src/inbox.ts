@@ -1,0 +1,122 @@
+import { type SqlClient, type Transaction, assertTransaction } from '#internal/sql'
+import { InboxTooOldError, InboxUnstableIdError } from './errors.ts'
+import { postgresInbox } from './postgres.ts'
+import type { InboxStore } from './store.ts'
+
+/** What the inbox needs to know of a message. */
+export interface InboxMessage {
+  id: string
+  /** Ms since the epoch. Without it the inbox cannot tell that a message is too old. */
+  timestamp?: number
+  /** False when the broker gives the message another id at each delivery. */
+  idStable?: boolean
+}
+
+/** Everything has a default. */
+export interface InboxOptions<M extends InboxMessage = InboxMessage> {
+  /** @default 'public' */
+  schema?: string
+  /** @default 'inbox' */
+  table?: string
+  /** How long a duplicate is recognised. @default 30 days */
+  retentionMs?: number
+  /** How far the clock of a publisher may be ahead of the database's: records are kept that much longer. @default 1 hour */
+  clockSkewMs?: number
+  /** Run messages that are older than `retentionMs` and have no record. @default false */
+  allowOld?: boolean
+  /** What identifies a message. @default its `id`, refused when `idStable` is false */
+  messageId?: (message: M) => string
+  /** Instead of PostgreSQL: a memory store, or your own. */
+  store?: InboxStore
+}
+
+/** Whether `fn` ran, and what it gave. */
+export type Once<T> = { duplicate: false; value: T } | { duplicate: true }
+
+/** Runs a function in a transaction that commits when it resolves and rolls back when it throws. */
+export type RunTransaction = <T>(fn: (tx: Transaction) => Promise<T>) => Promise<T>
+
+/** The inbox with a transaction of its own for each run: what an event processor takes as its inbox. */
+export interface InboxRunner<M extends InboxMessage = InboxMessage> {
+  run<T>(message: M, handler: string, fn: (tx: Transaction) => Promise<T>): Promise<Once<T>>
+}
+
+type Next<M, C> = (message: M, ctx: C) => Promise<void>
+
+/** Remembers which handler has handled which message. */
+export interface Inbox<M extends InboxMessage = InboxMessage> {
+  /**
+   * Runs `fn` unless this handler has already handled this message; the effect and the record commit together. A concurrent duplicate waits for
+   * the first to end. When `fn` throws, what it did is undone, the record with it, and the transaction can go on.
+   * Throws `InboxTooOldError`, `InboxUnstableIdError`, `TypeError` for a pool; the server refuses it outside a transaction (25P01).
+   */
+  once<T>(tx: Transaction, message: M | string, handler: string, fn: (tx: Transaction) => Promise<T>): Promise<Once<T>>
+  /** `once` in a transaction of its own. */
+  runner(transaction: RunTransaction): InboxRunner<M>
+  /** Handlers behind it run once a message, in a transaction of their own, which they find as `ctx.tx`. A duplicate is not handed on. */
+  middleware<Message extends M, C extends object>(
+    transaction: RunTransaction,
+    options: { handler: string },
+  ): (next: Next<Message, C & { tx: Transaction }>) => Next<Message, C>
+  /** One SQL command that makes the table; may be run again, and by several processes at once. */
+  schema(): string
+  /** Deletes the records that are no longer needed, in steps. To be run now and then. Returns how many. */
+  cleanup(db: SqlClient, options?: { signal?: AbortSignal }): Promise<number>
+}
+
+const sweepRows = 10_000
+
+/** An inbox: which handler has handled which message. Opens nothing and holds nothing. */
+export function createInbox<M extends InboxMessage = InboxMessage>(options: InboxOptions<M> = {}): Inbox<M> {
+  const { schema = 'public', table = 'inbox', retentionMs = 30 * 86_400_000, clockSkewMs = 3_600_000, allowOld = false, messageId } = options
+  if (!(retentionMs > 0)) throw new RangeError(`retentionMs must be above 0, got ${retentionMs}`)
+  const store = options.store ?? postgresInbox({ schema, table })
+
+  function identify(message: M): string {
+    if (messageId) return messageId(message)
+    if (message.idStable === false) throw new InboxUnstableIdError(message.id)
+    return message.id
+  }
+
+  /** When it throws, the transaction, or the savepoint around it, has to be rolled back. */
+  async function attempt<T>(tx: Transaction, message: M | string, handler: string, fn: (tx: Transaction) => Promise<T>): Promise<Once<T>> {
+    const [id, timestamp] = typeof message === 'string' ? [message, undefined] : [identify(message), message.timestamp]
+    const record = await store.record(tx, id, handler, timestamp, retentionMs)
+    if (record === 'duplicate') return { duplicate: true }
+    if (record === 'old' && !allowOld) throw new InboxTooOldError(id, handler, retentionMs)
+    return { duplicate: false, value: await fn(tx) }
+  }
+
+  async function once<T>(tx: Transaction, message: M | string, handler: string, fn: (tx: Transaction) => Promise<T>): Promise<Once<T>> {
+    assertTransaction(tx)
+    return store.nested(tx, () => attempt(tx, message, handler, fn))
+  }
+
+  /** A transaction of its own needs no savepoint. */
+  const alone = <T>(transaction: RunTransaction, message: M, handler: string, fn: (tx: Transaction) => Promise<T>): Promise<Once<T>> =>
+    transaction((tx) => {
+      assertTransaction(tx)
+      return attempt(tx, message, handler, fn)
+    })
+
+  return {
+    once,
+    runner: (transaction) => ({ run: (message, handler, fn) => alone(transaction, message, handler, fn) }),
+    middleware:
+      (transaction, { handler }) =>
+      (next) =>
+      async (message, ctx) => {
+        await alone(transaction, message, handler, (tx) => next(message, { ...ctx, tx }))
+      },
+    schema: store.schema,
+    async cleanup(db, { signal } = {}) {
+      let swept = 0
+      for (;;) {
+        signal?.throwIfAborted()
+        const n = await store.sweep(db, retentionMs + clockSkewMs, sweepRows)
+        swept += n
+        if (n < sweepRows) return swept
+      }
+    },
+  }
+}

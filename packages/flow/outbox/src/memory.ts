@@ -1,0 +1,262 @@
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import { deferred, type Deferred } from '#internal/abort'
+import { systemClock, type Clock } from '#internal/clock'
+import type { SqlClient, Transaction } from '#internal/sql'
+import type { Held, InboxStore, Lease, NewRow, OutboxStore, Row } from './store.ts'
+
+/** An outbox and an inbox in memory, with transactions that roll back. For unit tests: it outlives no process and runs no SQL. */
+export interface MemoryStore extends SqlClient {
+  readonly outbox: OutboxStore
+  readonly inbox: InboxStore
+  /** Commits when `fn` resolves, rolls back when it throws. Transactions run side by side and see what was committed. */
+  transaction<T>(fn: (tx: Transaction) => Promise<T>): Promise<T>
+  /** Refuses: there is no SQL here. The store passes for a client so that `relay({ db: store })` reads as with a database. */
+  query(text: string): Promise<never>
+}
+
+type StoredRow = Omit<Row, 'ageMs'> & { addedAt: number }
+type HeldRow = StoredRow & {
+  state: 'delayed' | 'parked' | 'released' | 'blocked'
+  dueAt: number | undefined
+  attempts: number
+  error: { code: string; message: string }
+  heldAt: number
+}
+
+interface Pending {
+  rows: (StoredRow & { dueAt: number | undefined })[]
+  records: string[]
+}
+
+/** Makes an empty store. `clock` is its "server's" clock, by which leases end and rows fall due. */
+export function memoryStore({ clock = systemClock, partitions = 16 }: { clock?: Clock; partitions?: number } = {}): MemoryStore {
+  let sequence = 0
+  let rows: StoredRow[] = []
+  let held: HeldRow[] = []
+  const leases = Array.from({ length: partitions }, (_, partition) => ({ partition, epoch: 0, owner: '', until: -Infinity }))
+  const relays = new Map<string, number>()
+  /** Who recorded (message, handler), and when; while its transaction runs, what to wait for. */
+  const records = new Map<string, { at: number; open: Deferred<void> | undefined }>()
+  const open = new Map<SqlClient, Pending>()
+
+  const query = (text: string): Promise<never> => Promise.reject(new TypeError(`The memory store runs no SQL: ${text.slice(0, 80)}`))
+
+  function pendingOf(tx: SqlClient): Pending {
+    const pending = open.get(tx)
+    if (!pending) throw new TypeError('Not a transaction of this store, or one that has ended')
+    return pending
+  }
+
+  /** Rows are kept in the order of their ids, whichever transaction commits first. */
+  function place(row: StoredRow): void {
+    rows.splice(rows.findLastIndex((other) => other.id < row.id) + 1, 0, row)
+  }
+
+  function forget(keys: readonly string[]): void {
+    for (const key of keys) {
+      const record = records.get(key)
+      records.delete(key)
+      record?.open?.resolve()
+    }
+  }
+
+  async function transaction<T>(fn: (tx: Transaction) => Promise<T>): Promise<T> {
+    const tx: Transaction = { query }
+    const pending: Pending = { rows: [], records: [] }
+    open.set(tx, pending)
+    try {
+      const result = await fn(tx)
+      for (const { dueAt, ...row } of pending.rows) {
+        if (dueAt === undefined) place(row)
+        else held.push({ ...row, state: 'delayed', dueAt, attempts: 0, error: { code: '', message: '' }, heldAt: clock.now() })
+      }
+      for (const key of pending.records) {
+        const record = records.get(key)!
+        record.open?.resolve()
+        record.open = undefined
+      }
+      return result
+    } catch (error) {
+      forget(pending.records)
+      throw error
+    } finally {
+      open.delete(tx)
+    }
+  }
+
+  function toStored(row: NewRow): StoredRow {
+    const lane = row.key === undefined ? row.messageId : `${row.topic}/${row.key}`
+    return {
+      id: ++sequence,
+      partition: hash(lane) % partitions,
+      lane,
+      messageId: row.messageId,
+      topic: row.topic,
+      key: row.key,
+      value: row.value.slice(),
+      headers: row.headers === undefined ? {} : (JSON.parse(row.headers) as Record<string, string>),
+      timestamp: row.timestamp ?? clock.now(),
+      dedupeId: row.dedupeId,
+      addedAt: clock.now(),
+    }
+  }
+
+  const free = (lease: { owner: string; until: number }): boolean => lease.owner === '' || lease.until <= clock.now()
+  const holds = (given: readonly Lease[], partition: number): boolean =>
+    given.some((lease) => lease.partition === partition && leases[partition]!.epoch === lease.epoch)
+  const parkedOf = (ids: readonly number[]): HeldRow[] => held.filter((row) => row.state === 'parked' && ids.includes(row.id))
+
+  const outbox: OutboxStore = {
+    rows: {
+      schema: () => '',
+      async add(tx, added) {
+        pendingOf(tx).rows.push(...added.map((row) => ({ ...toStored(row), dueAt: row.deliverAt })))
+      },
+      async counts() {
+        const of = (...states: HeldRow['state'][]): number => held.filter((row) => states.includes(row.state)).length
+        const oldest = Math.min(...rows.map((row) => row.addedAt))
+        return {
+          pending: rows.length,
+          oldestAgeMs: rows.length === 0 ? 0 : clock.now() - oldest,
+          delayed: of('delayed'),
+          parked: of('parked'),
+          blocked: of('blocked', 'released'),
+        }
+      },
+      async listParked(_, after, limit) {
+        return held
+          .filter((row) => row.state === 'parked' && row.id > after)
+          .toSorted((a, b) => a.id - b.id)
+          .slice(0, limit)
+          .map(({ id, messageId, topic, key, lane, attempts, error, heldAt }) => {
+            const blocked = key === undefined ? 0 : held.filter((row) => row.state === 'blocked' && row.lane === lane).length
+            return { id, messageId, topic, key, attempts, error, parkedAt: heldAt, blocked }
+          })
+      },
+      async releaseParked(_, ids) {
+        return parkedOf(ids).map((row) => {
+          row.state = 'released'
+          return row.id
+        })
+      },
+      async discardParked(_, ids) {
+        const gone = parkedOf(ids)
+        held = held.filter((row) => !gone.includes(row))
+        return gone.map((row) => row.id)
+      },
+    },
+
+    leases: {
+      async renew(_, relay, leaseMs) {
+        relays.set(relay, clock.now() + leaseMs)
+        for (const [name, until] of relays) if (until <= clock.now()) relays.delete(name)
+        const mine = leases.filter((lease) => lease.owner === relay)
+        for (const lease of mine) lease.until = clock.now() + leaseMs
+        return {
+          relays: relays.size,
+          mine: mine.map(({ partition, epoch }) => ({ partition, epoch })),
+          free: leases.filter(free).map((lease) => lease.partition),
+          partitions,
+        }
+      },
+      async claim(_, relay, leaseMs, wanted) {
+        const taken = leases.filter((lease) => wanted.includes(lease.partition) && free(lease))
+        return taken.map((lease) => {
+          Object.assign(lease, { owner: relay, epoch: lease.epoch + 1, until: clock.now() + leaseMs })
+          return { partition: lease.partition, epoch: lease.epoch }
+        })
+      },
+      async release(_, relay, given, leaving) {
+        if (leaving) relays.delete(relay)
+        for (const lease of leases)
+          if (lease.owner === relay && (leaving || given.includes(lease.partition))) Object.assign(lease, { owner: '', until: -Infinity })
+      },
+    },
+
+    queue: {
+      async next(_, { done, from, except, limit }) {
+        await nextTurn() // As a database would: a relay with much to do must leave the process time for timers.
+        const gone = new Set(done.map((row) => row.id))
+        rows = rows.filter((row) => !gone.has(row.id))
+        const lows = new Map(from.map(({ partition, low }) => [partition, low]))
+        return rows
+          .filter((row) => row.id > (lows.get(row.partition) ?? Infinity) && !except.includes(row.lane))
+          .slice(0, limit)
+          .map(({ addedAt, ...row }) => ({ ...row, headers: { ...row.headers }, ageMs: clock.now() - addedAt }))
+      },
+      async hold(_, given, moving) {
+        const moved: number[] = []
+        for (const move of moving) {
+          const row = rows.find((candidate) => candidate.id === move.id)
+          if (!row || !holds(given, row.partition)) continue
+          rows = rows.filter((other) => other !== row)
+          held.push({ ...row, state: move.state, dueAt: undefined, heldAt: clock.now(), ...reason(move) })
+          moved.push(row.id)
+        }
+        return moved
+      },
+      async restore(_, given, skip) {
+        const ours = held.filter((row) => holds(given, row.partition))
+        const parkedLanes = new Set(skip ? [] : ours.filter((row) => row.state === 'parked' && row.key !== undefined).map((row) => row.lane))
+        const due = ours.filter((row) => row.dueAt !== undefined && row.dueAt <= clock.now()).toSorted((a, b) => a.dueAt! - b.dueAt! || a.id - b.id)
+        const freed = ours.filter((row) => (row.state === 'released' || row.state === 'blocked') && !parkedLanes.has(row.lane))
+        held = held.filter((row) => !due.includes(row) && !freed.includes(row))
+        for (const row of freed) place(bare(row))
+        for (const row of due) place({ ...bare(row), id: ++sequence, timestamp: Math.max(row.timestamp, row.dueAt!), addedAt: clock.now() })
+        return { moved: due.length + freed.length, restored: [...new Set(freed.map((row) => row.partition))], blocked: [...parkedLanes] }
+      },
+      async horizon() {
+        // One name for all who are in the middle of something: it only says that somebody is.
+        return { last: sequence, writers: [...open.values()].some((pending) => pending.rows.length > 0) ? ['memory'] : [] }
+      },
+      longest: () => Promise.resolve(undefined),
+    },
+  }
+
+  const inbox: InboxStore = {
+    schema: () => '',
+    async nested(tx, fn) {
+      const pending = pendingOf(tx)
+      const [rowsBefore, recordsBefore] = [pending.rows.length, pending.records.length]
+      try {
+        return await fn()
+      } catch (error) {
+        pending.rows.length = rowsBefore
+        forget(pending.records.splice(recordsBefore))
+        throw error
+      }
+    },
+    async record(tx, messageId, handler, timestamp, retentionMs) {
+      const pending = pendingOf(tx)
+      const key = JSON.stringify([messageId, handler])
+      for (let known; (known = records.get(key)); await known.open.promise) {
+        if (!known.open || pending.records.includes(key)) return 'duplicate'
+      }
+      records.set(key, { at: clock.now(), open: deferred() })
+      pending.records.push(key)
+      return timestamp !== undefined && timestamp < clock.now() - retentionMs ? 'old' : 'new'
+    },
+    async sweep(_, ageMs, limit) {
+      const old = [...records].filter(([, record]) => record.at < clock.now() - ageMs && !record.open).slice(0, limit)
+      forget(old.map(([key]) => key))
+      return old.length
+    },
+  }
+
+  return { outbox, inbox, transaction, query }
+}
+
+function reason(move: Held): { attempts: number; error: { code: string; message: string } } {
+  return move.state === 'parked' ? { attempts: move.attempts, error: move.error } : { attempts: 0, error: { code: '', message: '' } }
+}
+
+function bare({ state: _state, dueAt: _dueAt, attempts: _attempts, error: _error, heldAt: _heldAt, ...row }: HeldRow): StoredRow {
+  return row
+}
+
+/** FNV-1a. */
+function hash(text: string): number {
+  let h = 0x811c9dc5
+  for (let i = 0; i < text.length; i++) h = Math.imul(h ^ text.charCodeAt(i), 0x01000193) >>> 0
+  return h
+}

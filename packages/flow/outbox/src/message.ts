@@ -1,0 +1,66 @@
+import { uuidv7 } from '#internal/uuid'
+import type { NewRow } from './store.ts'
+
+/** A message to be published once the transaction commits. */
+export interface OutboxMessage {
+  /** Stays the same however often the message is sent. A UUIDv7 when absent. */
+  id?: string
+  topic: string
+  /** Messages of one topic and key are published in sequence. Without a key there is no order. */
+  key?: string
+  value: Uint8Array
+  /** Names are lower case. */
+  headers?: Readonly<Record<string, string>>
+  /** Ms since the epoch; the time of `add` by the database's clock when absent. */
+  timestamp?: number
+  /** Ms since the epoch; published once the database's clock has passed it. */
+  deliverAt?: number
+  /** Handed to the broker, which drops a second message with it where it can. */
+  dedupeId?: string
+}
+
+const topicName = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,119}$/
+const headerName = /^[a-z0-9_.-]{1,128}$/
+// eslint-disable-next-line no-control-regex
+const badHeaderValue = /[\r\n\0]|^\s|\s$/
+
+/** Checks and completes a message: what no broker would take must fail here, in the caller's hands, and not later in the relay. */
+export function toRow(message: OutboxMessage, { key = message.key, deliverAt }: { key?: string; deliverAt?: number }, now: number, maxBytes: number): NewRow {
+  const { topic, value, headers = {} } = message
+  const messageId = text('id', message.id ?? uuidv7(now))
+  if (typeof topic !== 'string' || !topicName.test(topic)) throw new RangeError(`topic must match ${topicName.source}, got ${JSON.stringify(topic)}`)
+  if (!(value instanceof Uint8Array)) throw new TypeError(`value of message ${messageId} must be a Uint8Array, got ${typeof value}`)
+  let bytes = value.byteLength
+  for (const [name, content] of Object.entries(headers)) {
+    if (!headerName.test(name) || name.startsWith('cb-'))
+      throw new RangeError(`Header name ${JSON.stringify(name)} must match ${headerName.source} and not begin with cb-`)
+    if (typeof content !== 'string') throw new TypeError(`Header ${name} must be a string, got ${typeof content}`)
+    if (badHeaderValue.test(content) || !content.isWellFormed())
+      throw new RangeError(`Header ${name} has a line break, NUL, a lone surrogate or an outer blank: ${JSON.stringify(content)}`)
+    bytes += name.length + Buffer.byteLength(content)
+  }
+  if (bytes > maxBytes) throw new RangeError(`Message ${messageId} has ${bytes} bytes with its headers, at most ${maxBytes} are allowed`)
+  return {
+    messageId,
+    topic,
+    key: key === undefined ? undefined : text('key', key),
+    value,
+    headers: Object.keys(headers).length === 0 ? undefined : JSON.stringify(headers),
+    timestamp: time('timestamp', message.timestamp),
+    dedupeId: message.dedupeId === undefined ? undefined : text('dedupeId', message.dedupeId),
+    deliverAt: time('deliverAt', message.deliverAt ?? deliverAt),
+  }
+}
+
+/** PostgreSQL stores no NUL in text, and would say so only when the caller's transaction is lost already. */
+function text(name: string, value: unknown): string {
+  if (typeof value !== 'string') throw new TypeError(`${name} must be a string, got ${typeof value}`)
+  if (value === '' || value.length > 1_000 || value.includes('\0') || !value.isWellFormed())
+    throw new RangeError(`${name} must be 1 to 1,000 characters without NUL, got ${JSON.stringify(value.slice(0, 100))}`)
+  return value
+}
+
+function time(name: string, value: number | undefined): number | undefined {
+  if (value !== undefined && !Number.isFinite(value)) throw new RangeError(`${name} must be ms since the epoch, got ${value}`)
+  return value
+}

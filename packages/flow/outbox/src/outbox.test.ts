@@ -1,0 +1,143 @@
+import assert from 'node:assert/strict'
+import { after, describe, test } from 'node:test'
+import { PGlite } from '@electric-sql/pglite'
+import { Pool, type PoolClient } from 'pg'
+import { message, schemas, textOf } from './harness.test.ts'
+import { createOutbox, memoryStore, type SqlClient } from './index.ts'
+
+test('clients fit, and what is no transaction is refused', async () => {
+  const outbox = createOutbox({ store: memoryStore().outbox })
+  const typesOf = (pool: Pool, lite: PGlite, client: PoolClient): void => {
+    const clients: SqlClient[] = [pool, lite, client]
+    void clients
+    void outbox.add(client, message('k', 'x'))
+    void lite.transaction((tx) => outbox.add(tx, message('k', 'x')))
+    // @ts-expect-error each statement of a pool is a transaction of its own
+    void outbox.add(pool, message('k', 'x'))
+    // @ts-expect-error so is each of a bare PGlite
+    void outbox.add(lite, message('k', 'x'))
+  }
+  void typesOf
+  const pool = new Pool()
+  await assert.rejects(outbox.add(pool as never, message('k', 'x')), { name: 'TypeError', message: /on which you ran BEGIN/ })
+  assert.throws(() => outbox.publisher(pool as never), TypeError)
+})
+
+describe('a message that no broker would take fails at add, by name', () => {
+  const memory = memoryStore()
+  const outbox = createOutbox({ store: memory.outbox, maxMessageBytes: 100 })
+  const value = new Uint8Array(10)
+  const bad: [Record<string, unknown>, typeof RangeError | typeof TypeError, RegExp][] = [
+    [{ topic: '' }, RangeError, /topic must match .* got ""/],
+    [{ topic: 'a b' }, RangeError, /got "a b"/],
+    [{ value: 'text' }, TypeError, /must be a Uint8Array, got string/],
+    [{ value: new Uint8Array(101) }, RangeError, /has 101 bytes with its headers, at most 100/],
+    [{ value: new Uint8Array(90), headers: { abc: 'ü'.repeat(4) } }, RangeError, /has 101 bytes/],
+    [{ headers: { Upper: 'x' } }, RangeError, /"Upper"/],
+    [{ headers: { 'cb-x': 'x' } }, RangeError, /not begin with cb-/],
+    [{ headers: { a: 1 } }, TypeError, /Header a must be a string, got number/],
+    ...['a\nb', 'a\rb', 'a\0b', ' a', 'a ', '\uD800'].map((text): [Record<string, unknown>, typeof RangeError, RegExp] => [
+      { headers: { a: text } },
+      RangeError,
+      /Header a/,
+    ]),
+    [{ key: 'a\0b' }, RangeError, /key must be/],
+    [{ key: '' }, RangeError, /key must be/],
+    [{ id: 7 }, TypeError, /id must be a string, got number/],
+    [{ deliverAt: Number.NaN }, RangeError, /deliverAt must be ms/],
+    [{ timestamp: Infinity }, RangeError, /timestamp must be ms/],
+    [{ dedupeId: '' }, RangeError, /dedupeId/],
+  ]
+  for (const [fault, kind, text] of bad)
+    test(JSON.stringify(fault).slice(0, 60), () =>
+      memory.transaction(async (tx) => {
+        await assert.rejects(outbox.add(tx, { topic: 't', value, ...fault }), (error: Error) => error instanceof kind && text.test(error.message))
+      }),
+    )
+
+  test('at the limit it is taken', async () => {
+    await memory.transaction((tx) => outbox.add(tx, { topic: 't', value: new Uint8Array(100) }))
+    assert.equal((await outbox.counts(memory)).pending, 1)
+  })
+})
+
+test('names and sizes that cannot be are refused', () => {
+  assert.throws(() => createOutbox({ schema: 'a"; DROP TABLE x; --' }), { name: 'RangeError', message: /schema must match/ })
+  assert.throws(() => createOutbox({ table: 'x'.repeat(41) }), RangeError)
+  for (const partitions of [0, 3, 1.5, 128]) assert.throws(() => createOutbox({ partitions }), { name: 'RangeError', message: new RegExp(`got ${partitions}`) })
+})
+
+describe('on PostgreSQL', () => {
+  const { open, close } = schemas('pg18')
+  after(close)
+
+  test('a batch is one statement, keeps its order, and the options fill in key and delay', async () => {
+    const { outbox, transaction, db, schema } = await open()
+    const texts: string[] = []
+    const ids = await transaction((tx) =>
+      outbox.add(
+        { query: (text, values) => (texts.push(text), tx.query(text, values)) },
+        Array.from({ length: 1_000 }, (_, n) => message(undefined, String(n))),
+        { key: 'all' },
+      ),
+    )
+    assert.equal(texts.length, 1)
+    const { rows } = await db.query(`SELECT message_id, key FROM ${schema}.outbox ORDER BY id`)
+    assert.deepEqual(
+      rows,
+      ids.map((message_id) => ({ message_id, key: 'all' })),
+    )
+    await transaction((tx) => outbox.add(tx, message('k', 'x'), { deliverAt: Date.now() + 60_000 }))
+    assert.equal((await outbox.counts(db)).delayed, 1)
+  })
+
+  test('the transaction as a publisher', async () => {
+    const { outbox, transaction, db } = await open()
+    await transaction(async (tx) => {
+      const publisher = outbox.publisher(tx)
+      const { id } = await publisher.publish({ ...message('k', 'x'), id: 'mine' })
+      assert.equal(id, 'mine')
+      const results = await publisher.publishBatch([message('k', 'y'), message('k', 'z')])
+      assert.deepEqual(
+        results.map((result) => result.status),
+        ['stored', 'stored'],
+      )
+      await publisher.close()
+    })
+    assert.equal((await outbox.counts(db)).pending, 3)
+  })
+
+  test('the tables can be made by many at once, and again', async () => {
+    const { database } = await open()
+    const outbox = createOutbox({ schema: 'race', table: 'ev' })
+    await Promise.all(Array.from({ length: 8 }, () => database.client.query(outbox.schema())))
+    await database.transaction((tx) => outbox.add(tx, message('k', 'x')))
+    await database.client.query(outbox.schema())
+    assert.equal((await outbox.counts(database.client)).pending, 1)
+  })
+
+  test('tables of another size or of somebody else are refused', async () => {
+    const { schema, db } = await open()
+    await assert.rejects(db.query(createOutbox({ schema, partitions: 8 }).schema()), /has 16 partitions, not 8/)
+    await db.query(`CREATE TABLE ${schema}.theirs (id int)`)
+    await assert.rejects(db.query(createOutbox({ schema, table: 'theirs' }).schema()), /not a core-backend outbox of version 1/)
+  })
+
+  test('rows copied into another database, as a restore does, are published in order, and new ones come after them', async () => {
+    const [from, to] = [await open(), await open()]
+    await from.transaction((tx) =>
+      from.outbox.add(
+        tx,
+        Array.from({ length: 50 }, (_, n) => message('k', String(n))),
+      ),
+    )
+    const columns = 'id, message_id, topic, key, value, headers, timestamp, dedupe_id, created_at'
+    await to.db.query(`INSERT INTO ${to.schema}.outbox (${columns}) SELECT ${columns} FROM ${from.schema}.outbox ORDER BY id DESC`)
+    await to.db.query(to.outbox.schema()) // The copy left the sequence behind; ids must not come twice.
+    await to.transaction((tx) => to.outbox.add(tx, message('k', 'new')))
+    const { leases, queue } = to.outbox.store
+    const held = await leases.claim(to.db, 'r', 60_000, (await leases.renew(to.db, 'r', 60_000)).free)
+    const rows = await queue.next(to.db, { done: [], from: held.map(({ partition }) => ({ partition, low: 0 })), except: [], limit: 100 })
+    assert.deepEqual(rows.map(textOf), [...Array.from({ length: 50 }, (_, n) => String(n)), 'new'])
+  })
+})

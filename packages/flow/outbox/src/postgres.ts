@@ -1,0 +1,333 @@
+import type { Transaction } from '#internal/sql'
+import { inboxName, inboxSchema, outboxNames, outboxSchema } from './schema.ts'
+import type { Held, InboxStore, Lease, LeaseStore, NewRow, OutboxStore, QueueStore, Row, RowStore } from './store.ts'
+
+// Every operation is one statement, so that it is atomic on a pool, on PGlite's single connection and through pgbouncer in transaction mode.
+// int8 leaves as text: `pg` and PGlite read it differently.
+
+/** Rows of one INSERT. */
+const chunk = 1_000
+
+const ms = (param: string): string => `(${param}::float8 * interval '1 millisecond')`
+const epochMs = (column: string): string => `(extract(epoch from ${column}) * 1000)::float8`
+const at = (param: string): string => `to_timestamp(${param}::float8 / 1000)`
+const columns = 'message_id, topic, key, value, headers, timestamp, dedupe_id, created_at'
+
+/** An outbox on PostgreSQL 15 or later, or PGlite. */
+export function postgresStore(options: { schema: string; table: string; partitions: number; notify: boolean }): OutboxStore {
+  const names = outboxNames(options.schema, options.table)
+  return { rows: rowStore(names, options), leases: leaseStore(names), queue: queueStore(names) }
+}
+
+function rowStore(names: ReturnType<typeof outboxNames>, { partitions, notify }: { partitions: number; notify: boolean }): RowStore {
+  return {
+    schema: () => outboxSchema(names, partitions),
+
+    async add(tx, rows) {
+      for (let i = 0; i < rows.length; i += chunk) {
+        const part = rows.slice(i, i + chunk)
+        await insert(
+          tx,
+          part.filter((row) => row.deliverAt === undefined),
+          false,
+        )
+        await insert(
+          tx,
+          part.filter((row) => row.deliverAt !== undefined),
+          true,
+        )
+      }
+    },
+
+    async counts(db) {
+      const { rows } = await db.query(`
+        SELECT pending::text AS pending, oldest, delayed::text AS delayed, parked::text AS parked, blocked::text AS blocked
+        FROM (SELECT count(*) AS pending, ${epochMs('clock_timestamp() - min(created_at)')} AS oldest FROM ${names.table}) AS ready,
+             (SELECT count(*) FILTER (WHERE state = 'delayed') AS delayed, count(*) FILTER (WHERE state = 'parked') AS parked,
+                     count(*) FILTER (WHERE state IN ('blocked', 'released')) AS blocked FROM ${names.held}) AS aside`)
+      const row = rows[0] as { pending: string; oldest: number | null; delayed: string; parked: string; blocked: string }
+      return {
+        pending: Number(row.pending),
+        oldestAgeMs: Math.max(0, row.oldest ?? 0),
+        delayed: Number(row.delayed),
+        parked: Number(row.parked),
+        blocked: Number(row.blocked),
+      }
+    },
+
+    async listParked(db, after, limit) {
+      const { rows } = await db.query(
+        `SELECT h.id::text AS id, message_id, topic, key, attempts, error_code, error_message, ${epochMs('held_at')} AS at,
+                (SELECT count(*) FROM ${names.held} b WHERE b.partition = h.partition AND b.due_at IS NULL AND b.state = 'blocked' AND b.topic = h.topic AND b.key = h.key)::text AS blocked
+         FROM ${names.held} h WHERE state = 'parked' AND id > $1 ORDER BY h.id LIMIT $2`,
+        [after, limit],
+      )
+      return (
+        rows as {
+          id: string
+          message_id: string
+          topic: string
+          key: string | null
+          attempts: number
+          error_code: string
+          error_message: string
+          at: number
+          blocked: string
+        }[]
+      ).map((row) => ({
+        id: Number(row.id),
+        messageId: row.message_id,
+        topic: row.topic,
+        key: row.key ?? undefined,
+        attempts: row.attempts,
+        error: { code: row.error_code, message: row.error_message },
+        parkedAt: Math.round(row.at),
+        blocked: Number(row.blocked),
+      }))
+    },
+
+    async releaseParked(db, ids) {
+      return idsOf(
+        await db.query(`UPDATE ${names.held} SET state = 'released' WHERE id = ANY($1::bigint[]) AND state = 'parked' RETURNING id::text AS id`, [ids]),
+      )
+    },
+
+    async discardParked(db, ids) {
+      return idsOf(await db.query(`DELETE FROM ${names.held} WHERE id = ANY($1::bigint[]) AND state = 'parked' RETURNING id::text AS id`, [ids]))
+    },
+  }
+
+  async function insert(tx: Transaction, rows: readonly NewRow[], delayed: boolean): Promise<void> {
+    if (rows.length === 0) return
+    const values: unknown[] = []
+    const param = (value: unknown): string => `$${values.push(value ?? null)}`
+    const time = (value: number | undefined): string => (value === undefined ? 'NULL' : at(param(value)))
+    const tuples = rows.map((row) => {
+      const own = `(${param(row.messageId)}, ${param(row.topic)}, ${param(row.key)}, ${param(row.value)}, ${param(row.headers)}, ${time(row.timestamp)}, ${param(row.dedupeId)}`
+      return delayed ? `${own}, 'delayed', ${at(param(row.deliverAt))})` : `${own})`
+    })
+    const text = delayed
+      ? `INSERT INTO ${names.held} (message_id, topic, key, value, headers, timestamp, dedupe_id, state, due_at) VALUES ${tuples.join(', ')}`
+      : `INSERT INTO ${names.table} (message_id, topic, key, value, headers, timestamp, dedupe_id) VALUES ${tuples.join(', ')}`
+    await tx.query(notify && !delayed ? `WITH added AS (${text}) SELECT pg_notify('${names.label}', '')` : text, values)
+  }
+}
+
+function leaseStore(names: ReturnType<typeof outboxNames>): LeaseStore {
+  return {
+    async renew(db, relay, leaseMs) {
+      const { rows } = await db.query(
+        `WITH beat AS (
+           INSERT INTO ${names.relays} AS r (relay, expires_at) VALUES ($1, clock_timestamp() + ${ms('$2')})
+           ON CONFLICT (relay) DO UPDATE SET expires_at = excluded.expires_at
+         ), gone AS (
+           DELETE FROM ${names.relays} WHERE relay IN (
+             SELECT relay FROM ${names.relays} WHERE expires_at < clock_timestamp() - interval '1 minute' AND relay <> $1 FOR UPDATE SKIP LOCKED)
+         ), kept AS (
+           UPDATE ${names.leases} SET expires_at = clock_timestamp() + ${ms('$2')} WHERE owner = $1 RETURNING partition
+         )
+         SELECT l.partition, l.epoch::text AS epoch, k.partition IS NOT NULL AS mine, l.owner IS NULL OR l.expires_at <= clock_timestamp() AS free,
+                (SELECT count(*) FROM ${names.relays} WHERE relay <> $1 AND expires_at > clock_timestamp())::text AS others
+         FROM ${names.leases} l LEFT JOIN kept k USING (partition) ORDER BY l.partition`,
+        [relay, leaseMs],
+      )
+      const view = rows as { partition: number; epoch: string; mine: boolean; free: boolean; others: string }[]
+      return {
+        relays: 1 + Number(view[0]?.others ?? 0),
+        mine: view.filter((row) => row.mine).map((row) => ({ partition: row.partition, epoch: Number(row.epoch) })),
+        free: view.filter((row) => row.free && !row.mine).map((row) => row.partition),
+        partitions: view.length,
+      }
+    },
+
+    async claim(db, relay, leaseMs, partitions) {
+      const { rows } = await db.query(
+        `UPDATE ${names.leases} l SET owner = $1, epoch = epoch + 1, expires_at = clock_timestamp() + ${ms('$2')}
+         FROM (SELECT partition FROM ${names.leases} WHERE partition = ANY($3::smallint[]) AND (owner IS NULL OR expires_at <= clock_timestamp()) FOR UPDATE SKIP LOCKED) f
+         WHERE l.partition = f.partition RETURNING l.partition, l.epoch::text AS epoch`,
+        [relay, leaseMs, partitions],
+      )
+      return (rows as { partition: number; epoch: string }[]).map((row) => ({ partition: row.partition, epoch: Number(row.epoch) }))
+    },
+
+    async release(db, relay, partitions, leaving) {
+      await db.query(
+        `WITH left_over AS (DELETE FROM ${names.relays} WHERE $3::boolean AND relay = $1)
+         UPDATE ${names.leases} SET owner = NULL, expires_at = '-infinity' WHERE owner = $1 AND ($3::boolean OR partition = ANY($2::smallint[]))`,
+        [relay, partitions, leaving],
+      )
+    },
+  }
+}
+
+function queueStore(names: ReturnType<typeof outboxNames>): QueueStore {
+  /** A move counts only under a lease that nobody has taken since; the lock makes a taker wait until the move is seen. */
+  const held = `lease AS MATERIALIZED (
+    SELECT l.partition FROM ${names.leases} l JOIN unnest($1::smallint[], $2::bigint[]) AS held(partition, epoch) USING (partition, epoch) FOR UPDATE OF l
+  )`
+  const leaseParams = (leases: readonly Lease[]): unknown[] => [leases.map((l) => l.partition), leases.map((l) => l.epoch)]
+
+  return {
+    async next(db, { done, from, except, limit }) {
+      const { rows } = await db.query(
+        `SELECT id::text AS id, partition, message_id, topic, key, value, headers::text AS headers, dedupe_id,
+                ${epochMs('coalesce(timestamp, created_at)')} AS timestamp, ${epochMs('clock_timestamp() - created_at')} AS age
+         FROM ${names.next}($1::smallint[], $2::bigint[], $3::smallint[], $4::bigint[], $5::text[], $6::integer) AS r ORDER BY r.id`,
+        [done.map((r) => r.partition), done.map((r) => r.id), from.map((f) => f.partition), from.map((f) => f.low), except, limit],
+      )
+      return (rows as RawRow[]).map(toRow)
+    },
+
+    async hold(db, leases, rows) {
+      const parked = (row: Held): { attempts: number; error: { code: string; message: string } } | undefined => (row.state === 'parked' ? row : undefined)
+      return idsOf(
+        await db.query(
+          `WITH ${held}, moved AS (
+             DELETE FROM ${names.table} t USING unnest($3::smallint[], $4::bigint[], $5::text[], $6::integer[], $7::text[], $8::text[]) AS m(partition, id, state, attempts, code, message)
+             WHERE t.partition = m.partition AND t.id = m.id AND t.partition IN (SELECT partition FROM lease)
+             RETURNING t.id, ${columns}, m.state, m.attempts, m.code, m.message
+           )
+           INSERT INTO ${names.held} (id, ${columns}, state, attempts, error_code, error_message)
+           SELECT id, ${columns}, state, attempts, code, message FROM moved RETURNING id::text AS id`,
+          [
+            ...leaseParams(leases),
+            rows.map((row) => row.partition),
+            rows.map((row) => row.id),
+            rows.map((row) => row.state),
+            rows.map((row) => parked(row)?.attempts ?? 0),
+            rows.map((row) => parked(row)?.error.code ?? null),
+            rows.map((row) => parked(row)?.error.message ?? null),
+          ],
+        ),
+      )
+    },
+
+    async restore(db, leases, skip) {
+      const { rows: back } = await db.query(
+        `WITH ${held}, due AS (
+           SELECT id FROM ${names.held} WHERE partition IN (SELECT partition FROM lease) AND due_at <= now() ORDER BY due_at, id LIMIT ${chunk}
+         ), freed AS (
+           SELECT id FROM ${names.held} h WHERE partition IN (SELECT partition FROM lease) AND due_at IS NULL AND state <> 'parked' AND ($3::boolean OR NOT EXISTS (
+             SELECT 1 FROM ${names.held} p WHERE p.partition = h.partition AND p.due_at IS NULL AND p.state = 'parked' AND p.topic = h.topic AND p.key = h.key))
+         ), moved AS (
+           DELETE FROM ${names.held} WHERE id IN (SELECT id FROM due UNION ALL SELECT id FROM freed) RETURNING id, partition, ${columns}, state, due_at
+         ), placed AS (
+           INSERT INTO ${names.table} (id, message_id, topic, key, value, headers, timestamp, dedupe_id, created_at)
+           SELECT id, message_id, topic, key, value, headers, timestamp, dedupe_id, created_at FROM moved WHERE state <> 'delayed'
+         ), joined AS (
+           INSERT INTO ${names.table} (message_id, topic, key, value, headers, timestamp, dedupe_id)
+           SELECT message_id, topic, key, value, headers, greatest(coalesce(timestamp, created_at), due_at), dedupe_id FROM moved WHERE state = 'delayed' ORDER BY due_at, id
+         )
+         SELECT partition, count(*)::text AS moved, count(*) FILTER (WHERE state <> 'delayed') > 0 AS old FROM moved GROUP BY partition`,
+        [...leaseParams(leases), skip],
+      )
+      const moved = back as { partition: number; moved: string; old: boolean }[]
+      const { rows: blocked } = skip
+        ? { rows: [] }
+        : await db.query(
+            `SELECT DISTINCT topic || '/' || key AS lane FROM ${names.held} WHERE partition = ANY($1::smallint[]) AND due_at IS NULL AND key IS NOT NULL`,
+            [leases.map((l) => l.partition)],
+          )
+      return {
+        moved: moved.reduce((sum, row) => sum + Number(row.moved), 0),
+        restored: moved.filter((row) => row.old).map((row) => row.partition),
+        blocked: (blocked as { lane: string }[]).map((row) => row.lane),
+      }
+    },
+
+    async horizon(db) {
+      // Whoever took an id holds this lock from before it did until its transaction ends, a prepared one included. A sequence that was never used says 1, and nobody has that id.
+      const { rows } = await db.query(`
+        SELECT (SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM ${names.sequence})::text AS last, array_to_string(ARRAY(
+          SELECT virtualtransaction FROM pg_locks WHERE locktype = 'relation' AND mode = 'RowExclusiveLock' AND relation = '${names.table}'::regclass
+            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())), ' ') AS writers`)
+      const { last, writers } = rows[0] as { last: string; writers: string }
+      return { last: Number(last), writers: writers === '' ? [] : writers.split(' ') }
+    },
+
+    async longest(db, ageMs) {
+      const { rows } = await db.query(
+        `SELECT pid, coalesce(application_name, '') AS application, coalesce(state, '') AS state, ${epochMs('clock_timestamp() - xact_start')} AS age
+         FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+           AND (backend_xid IS NOT NULL OR backend_xmin IS NOT NULL) AND xact_start < clock_timestamp() - ${ms('$1')} ORDER BY xact_start LIMIT 1`,
+        [ageMs],
+      )
+      const row = rows[0] as { pid: number; application: string; state: string; age: number } | undefined
+      return row && { pid: row.pid, application: row.application, state: row.state, ageMs: row.age }
+    },
+  }
+}
+
+interface RawRow {
+  id: string
+  partition: number
+  message_id: string
+  topic: string
+  key: string | null
+  value: Uint8Array
+  headers: string | null
+  timestamp: number
+  dedupe_id: string | null
+  age: number
+}
+
+function toRow(row: RawRow): Row {
+  return {
+    id: Number(row.id),
+    partition: row.partition,
+    lane: row.key === null ? row.message_id : `${row.topic}/${row.key}`,
+    messageId: row.message_id,
+    topic: row.topic,
+    key: row.key ?? undefined,
+    value: row.value,
+    headers: row.headers === null ? {} : (JSON.parse(row.headers) as Record<string, string>),
+    timestamp: Math.round(row.timestamp),
+    dedupeId: row.dedupe_id ?? undefined,
+    ageMs: row.age,
+  }
+}
+
+const idsOf = ({ rows }: { rows: unknown[] }): number[] => (rows as { id: string }[]).map((row) => Number(row.id))
+
+/** An inbox on PostgreSQL 15 or later, or PGlite. */
+export function postgresInbox(options: { schema: string; table: string }): InboxStore {
+  const names = inboxName(options.schema, options.table)
+  return {
+    schema: () => inboxSchema(names),
+
+    async nested(tx, fn) {
+      await tx.query('SAVEPOINT core_backend_inbox')
+      let result
+      try {
+        result = await fn()
+      } catch (error) {
+        await tx.query('ROLLBACK TO SAVEPOINT core_backend_inbox')
+        await tx.query('RELEASE SAVEPOINT core_backend_inbox')
+        throw error
+      }
+      await tx.query('RELEASE SAVEPOINT core_backend_inbox')
+      return result
+    },
+
+    async record(tx, messageId, handler, timestamp, retentionMs) {
+      const { rows } = await tx.query(
+        `INSERT INTO ${names.table} (message_id, handler) VALUES ($1, $2) ON CONFLICT DO NOTHING
+         RETURNING coalesce(${at('$3')} < clock_timestamp() - ${ms('$4')}, false) AS old`,
+        [messageId, handler, timestamp ?? null, retentionMs],
+      )
+      const row = rows[0] as { old: boolean } | undefined
+      if (!row) return 'duplicate'
+      return row.old ? 'old' : 'new'
+    },
+
+    async sweep(db, ageMs, limit) {
+      const { rows } = await db.query(
+        `WITH swept AS (
+           DELETE FROM ${names.table} WHERE ctid = ANY (ARRAY(SELECT ctid FROM ${names.table} WHERE processed_at < now() - ${ms('$1')} LIMIT $2::integer)) RETURNING 1
+         ) SELECT count(*)::text AS n FROM swept`,
+        [ageMs, limit],
+      )
+      return Number((rows[0] as { n: string }).n)
+    },
+  }
+}

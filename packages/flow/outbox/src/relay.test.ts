@@ -1,0 +1,374 @@
+import assert from 'node:assert/strict'
+import { describe, test, type TestContext } from 'node:test'
+import { waitUntil } from '../../../../tests/kit/wait-until.ts'
+import { failing, memoryHarness, message, testBroker, textOf, virtualClock } from './harness.test.ts'
+import { createOutbox, memoryStore, relay, type Alarm, type Relay, type RelayOptions } from './index.ts'
+
+/** A relay over a memory store, both on one virtual clock, or on the system's when the case says so. */
+async function setup(t: TestContext, publisher: RelayOptions['publisher'], options: Partial<RelayOptions> = {}) {
+  const clock = virtualClock()
+  const memory = memoryStore({ clock })
+  const outbox = createOutbox({ store: memory.outbox })
+  const errors: [unknown, string][] = []
+  const moving = relay({
+    db: memory,
+    outbox,
+    publisher,
+    clock,
+    random: () => 1,
+    ...options,
+    hooks: { onError: (...error) => errors.push(error), ...options.hooks },
+  })
+  t.after(async () => {
+    const closing = moving.close()
+    await clock.advance(60_000)
+    await closing
+  })
+  await moving.start()
+  const add = (...messages: Parameters<typeof outbox.add>[1][]): Promise<unknown> => memory.transaction((tx) => outbox.add(tx, messages.flat()))
+  return { clock, memory, outbox, moving, errors, add, pending: async () => (await outbox.counts(memory)).pending }
+}
+
+const many = (n: number, key: (i: number) => string) => Array.from({ length: n }, (_, i) => message(key(i), String(i)))
+
+describe('waiting', () => {
+  test('an idle relay looks every pollMs, and at once when woken, also when it was woken in the middle of a look', async (t) => {
+    const broker = testBroker()
+    const { clock, moving, add } = await setup(t, broker, { pollMs: 1_000 })
+    await clock.advance(10)
+    await add(message('k', '1'))
+    await clock.advance(500)
+    assert.deepEqual(broker.texts(), [])
+    moving.wake()
+    await clock.advance(0)
+    assert.deepEqual(broker.texts(), ['1'])
+    await add(message('k', '2'))
+    await clock.advance(1_000)
+    assert.deepEqual(broker.texts(), ['1', '2'])
+  })
+
+  test('NOTIFY wakes it, and the session that listens ends with it', async (t) => {
+    const broker = testBroker()
+    let notify: (() => void) | undefined
+    const { clock, add, moving } = await setup(t, broker, {
+      pollMs: 100_000,
+      wake: 'poll+notify',
+      listen: async (channel, onWake) => {
+        assert.equal(channel, 'public.outbox')
+        notify = onWake
+        return async () => (notify = undefined)
+      },
+    })
+    await clock.advance(10)
+    await add(message('k', '1'))
+    notify!()
+    await clock.advance(0)
+    assert.deepEqual(broker.texts(), ['1'])
+    const closing = moving.close()
+    await clock.advance(0)
+    await closing
+    assert.equal(notify, undefined)
+  })
+
+  test('a listener that cannot be had leaves polling', async (t) => {
+    const broker = testBroker()
+    const { clock, add, errors } = await setup(t, broker, { wake: 'poll+notify', listen: () => Promise.reject(new Error('no session')) })
+    await add(message('k', '1'))
+    await clock.advance(200)
+    assert.deepEqual(broker.texts(), ['1'])
+    assert.match(String(errors[0]![0]), /no session/)
+  })
+})
+
+describe('a broker that is down', () => {
+  test('for an hour: nothing is parked, nothing lost, few attempts are made, and work resumes within a second of its return', async (t) => {
+    let down = true
+    const broker = testBroker(() => (down ? { status: 'unknown', error: failing(true) } : undefined))
+    const { clock, add, moving, outbox, memory } = await setup(t, broker)
+    await add(many(300, (i) => `k${i % 20}`))
+    for (let minute = 0; minute < 60; minute++) {
+      await clock.advance(60_000)
+      await add(many(5, (i) => `k${i}`))
+    }
+    assert.equal(moving.stats().state, 'broker-down')
+    assert.equal((await moving.check()).status, 'degraded')
+    assert.ok(broker.calls.length < 60 * 61, `${broker.calls.length} calls`)
+    down = false
+    await clock.advance(1_100)
+    assert.deepEqual(await outbox.counts(memory), { pending: 0, oldestAgeMs: 0, delayed: 0, parked: 0, blocked: 0 })
+    assert.equal(broker.sent.length, 600)
+    assert.equal(new Set(broker.sent.map((m) => m.id)).size, 600)
+    assert.deepEqual([moving.stats().state, (await moving.check()).status, moving.stats().published], ['running', 'ok', 600])
+  })
+
+  test('a call that never answers is given up after publishTimeoutMs and repeated under the same ids', async (t) => {
+    const ids: string[][] = []
+    const signals: AbortSignal[] = []
+    const { clock, add, errors, pending } = await setup(
+      t,
+      {
+        publishBatch: (messages, { signal }) => {
+          ids.push(messages.map((m) => m.id))
+          signals.push(signal)
+          return ids.length === 1 ? new Promise(() => {}) : Promise.resolve(messages.map(() => ({ status: 'stored' })))
+        },
+      },
+      { publishTimeoutMs: 2_000 },
+    )
+    await add(message('k', '1'))
+    await clock.advance(2_500)
+    assert.deepEqual(ids[1], ids[0])
+    assert.equal(signals[0]!.aborted, true)
+    assert.equal((errors[0]![0] as { code: string }).code, 'ERR_OUTBOX_PUBLISH_TIMEOUT')
+    assert.equal(await pending(), 0)
+  })
+
+  test('groups are made before the first message goes out, however long that takes', async (t) => {
+    const log: string[] = []
+    let attempts = 0
+    const broker = testBroker((m) => void log.push(textOf(m)))
+    const publisher = {
+      ...broker,
+      createGroup: async (topic: string, group: string) => {
+        if (++attempts < 3) throw failing(true)
+        log.push(`${topic} ${group}`)
+      },
+    }
+    const { clock, add, errors } = await setup(t, publisher, { groups: { test: ['a', 'b'] } })
+    await add(message('k', '1'))
+    await clock.advance(5_000)
+    assert.deepEqual(log, ['test a', 'test b', '1'])
+    assert.equal(errors.length, 2)
+  })
+})
+
+describe('poison', () => {
+  test('a row that brings its whole batch down is found, parked, and all others are published', async (t) => {
+    const parked: string[] = []
+    const broker = testBroker()
+    const publishBatch: typeof broker.publishBatch = async (messages) => {
+      if (messages.some((m) => textOf(m) === '123')) throw new Error('connection closed by peer')
+      return broker.publishBatch(messages)
+    }
+    const { clock, add, outbox, memory } = await setup(t, { publishBatch }, { maxAttempts: 3, hooks: { onParked: ({ key }) => parked.push(key!) } })
+    await add(many(200, (i) => `k${i}`))
+    for (let i = 0; i < 100 && parked.length === 0; i++) {
+      await add(message('later', String(1_000 + i)))
+      await clock.advance(1_000)
+    }
+    assert.deepEqual(parked, ['k123'])
+    await clock.advance(5_000)
+    const { pending, parked: inTable } = await outbox.counts(memory)
+    assert.deepEqual([pending, inTable], [0, 1])
+    assert.equal(new Set(broker.texts().filter((text) => Number(text) < 200)).size, 199)
+  })
+
+  test('attempts are as many as said, spaced by the backoff; other keys go on meanwhile, its own waits', async (t) => {
+    const attempts: number[] = []
+    const broker = testBroker((m) => (textOf(m) === 'poison' ? (attempts.push(clock.monotonic()), { status: 'rejected', error: failing(false) }) : undefined))
+    const { clock, add, moving } = await setup(t, broker, { maxAttempts: 4, retry: { initialMs: 1_000, multiplier: 2, maxMs: 3_000 }, pollMs: 1 })
+    await add(message('bad', 'poison'), message('bad', 'after'), message('good', '0'))
+    await clock.advance(900)
+    await add(message('good', '1'))
+    await clock.advance(50)
+    assert.deepEqual(broker.texts(), ['0', '1'])
+    await clock.advance(10_000)
+    const [first = 0, ...later] = attempts
+    assert.deepEqual(
+      later.map((at) => at - first),
+      [1_000, 3_000, 6_000],
+    )
+    assert.equal(moving.stats().parked, 1)
+    const [row] = await moving.parked.list()
+    assert.deepEqual([row!.attempts, row!.error, row!.blocked], [4, { code: 'ERR_REFUSED', message: 'refused' }, 1])
+  })
+
+  test('keyless rows that wait do not keep others from being read', async (t) => {
+    const broker = testBroker((m) => (textOf(m) === 'bad' ? { status: 'rejected', error: failing(true) } : undefined))
+    const { clock, add } = await setup(t, broker, { batch: 5, retry: { initialMs: 1e6, maxMs: 1e6 } })
+    await add(
+      message('k', 'first'),
+      Array.from({ length: 5 }, () => message(undefined, 'bad')),
+    )
+    await clock.advance(200)
+    await add(
+      many(20, (i) => `k${i}`),
+      Array.from({ length: 5 }, () => message(undefined, 'bad')),
+    )
+    await clock.advance(1_000)
+    assert.equal(broker.sent.length, 21)
+  })
+
+  test('a publisher that has only publish sends a key in sequence, and not what stands behind a failure', async (t) => {
+    const tried: string[] = []
+    let fail = true
+    const publish = async (m: { value: Uint8Array; key?: string }): Promise<void> => {
+      tried.push(textOf(m))
+      if (fail && textOf(m) === 'b1') throw failing(false)
+    }
+    const { clock, add } = await setup(t, { publish }, { retry: { initialMs: 300, maxMs: 300 } })
+    await add(['a1', 'b1', 'a2', 'b2'].map((text) => message(text[0], text)))
+    await clock.advance(100)
+    assert.deepEqual(tried.toSorted(), ['a1', 'a2', 'b1'])
+    fail = false
+    await clock.advance(1_000)
+    assert.deepEqual(tried.slice(3), ['b1', 'b2'])
+  })
+
+  test('a publisher that answers for too few, or throws no Error, has stored nothing for certain', async (t) => {
+    let call = 0
+    const publishBatch = async (messages: readonly unknown[]): Promise<{ status: 'stored' }[]> => {
+      // eslint-disable-next-line typescript/only-throw-error -- what users' code may do
+      if (++call === 1) throw 'text'
+      return messages.slice(call === 2 ? 1 : 0).map(() => ({ status: 'stored' }))
+    }
+    const { clock, add, errors, pending } = await setup(t, { publishBatch })
+    await add(message('k', '1'))
+    await clock.advance(5_000)
+    assert.equal(await pending(), 0)
+    assert.deepEqual(
+      errors.map(([error]) => (error as Error).message),
+      ['text', 'The publisher gave no result for message 0 of 1'],
+    )
+  })
+})
+
+describe('a database that fails', () => {
+  test('costs nothing but time: what was confirmed is deleted afterwards and not sent again', async (t) => {
+    const clock = virtualClock()
+    const harness = memoryHarness((memory) => ({
+      outbox: {
+        ...memory.outbox,
+        queue: {
+          ...memory.outbox.queue,
+          next: (db, options) =>
+            failures > 0 && options.done.length > 0 ? (failures--, Promise.reject(new Error('connection lost'))) : memory.outbox.queue.next(db, options),
+        },
+      },
+    }))
+    let failures = 3
+    const broker = testBroker()
+    const states = new Set<string>()
+    const moving: Relay = relay({
+      db: harness.db,
+      outbox: harness.outbox,
+      publisher: broker,
+      clock,
+      hooks: { onError: () => void states.add(moving.stats().state) },
+    })
+    t.after(() => moving.close())
+    await harness.transaction((tx) => harness.outbox.add(tx, [message('k', '1'), message('k', '2')]))
+    await moving.start()
+    await clock.advance(10_000)
+    assert.deepEqual([...states], ['database-down'])
+    assert.deepEqual(broker.texts(), ['1', '2'])
+    assert.equal((await harness.outbox.counts(harness.db)).pending, 0)
+  })
+})
+
+describe('watching', () => {
+  test('alarms say how old the oldest row is, once a minute, and hooks that throw change nothing', async (t) => {
+    const alarms: Alarm[] = []
+    const boom = (): never => {
+      throw new Error('hook')
+    }
+    let down = true
+    const broker = testBroker(() => (down ? { status: 'unknown' } : undefined))
+    const { clock, add, moving } = await setup(t, broker, {
+      hooks: {
+        onAlarm: (alarm) => {
+          alarms.push(alarm)
+          boom()
+        },
+        onError: boom,
+        onPublished: boom,
+      },
+    })
+    await add(message('k', '1'))
+    await clock.advance(59_000)
+    assert.equal(alarms.length, 0)
+    await clock.advance(125_000)
+    assert.deepEqual(
+      alarms.map((alarm) => alarm.kind),
+      ['oldest-age', 'oldest-age', 'oldest-age'],
+    )
+    const ages = alarms.map((alarm) => Math.floor(alarm.ageMs / 1_000))
+    assert.ok(ages[0]! >= 60 && ages[0]! <= 61, `at ${ages.join(', ')} s`)
+    down = false
+    await clock.advance(2_000)
+    assert.equal(moving.stats().published, 1)
+  })
+
+  test('the rate is the mean of ten seconds', async (t) => {
+    const { clock, add, moving } = await setup(t, testBroker())
+    await add(many(50, () => 'k'))
+    await clock.advance(1_000)
+    assert.equal(moving.stats().publishedPerSecond, 5)
+    await clock.advance(10_000)
+    assert.equal(moving.stats().publishedPerSecond, 0)
+    assert.deepEqual(await moving.counts(), { pending: 0, oldestAgeMs: 0, delayed: 0, parked: 0, blocked: 0 })
+  })
+})
+
+describe('life', () => {
+  test('close lets the batch under way finish, deletes it, gives the partitions back, and may be called again', async (t) => {
+    let release: (() => void) | undefined
+    const { clock, add, moving, memory, pending } = await setup(t, {
+      publishBatch: (messages) => new Promise((resolve) => (release = () => resolve(messages.map(() => ({ status: 'stored' }))))),
+    })
+    await add(message('k', '1'))
+    await clock.advance(200)
+    let closed = false
+    const closing = Promise.all([moving.close(), moving.close()]).then(() => (closed = true))
+    await clock.advance(10_000)
+    assert.equal(closed, false)
+    assert.equal((await memory.outbox.leases.renew(memory, 'other', 1_000)).free.length, 0, 'its leases are renewed meanwhile')
+    release!()
+    await clock.advance(0)
+    await closing
+    assert.equal(await pending(), 0)
+    assert.equal((await memory.outbox.leases.renew(memory, 'other', 1_000)).free.length, 16)
+    assert.equal(moving.stats().state, 'closed')
+    assert.throws(() => void moving.start(), TypeError)
+  })
+
+  test('a relay that was never started closes too; one that is started twice is started once', async (t) => {
+    const memory = memoryStore()
+    const unstarted = relay({ db: memory, outbox: createOutbox({ store: memory.outbox }), publisher: testBroker() })
+    await unstarted.close()
+    const { moving, add, pending } = await setup(t, testBroker())
+    await moving.start()
+    await add(message('k', '1'))
+    void pending
+  })
+
+  test('what cannot work is refused', () => {
+    const db = memoryStore()
+    assert.throws(() => relay({ db, publisher: {} }), { name: 'TypeError', message: /publish or publishBatch/ })
+    assert.throws(() => relay({ db, publisher: testBroker(), wake: 'poll+notify' }), { name: 'TypeError', message: /listen/ })
+    assert.throws(() => relay({ db, publisher: testBroker(), batch: 0 }), { name: 'RangeError', message: 'batch must be at least 1, got 0' })
+  })
+
+  test('a partition is handed over without a message being sent twice', async (t) => {
+    const memory = memoryStore()
+    const outbox = createOutbox({ store: memory.outbox })
+    const broker = testBroker()
+    const relays: Relay[] = []
+    t.after(() => Promise.all(relays.map((moving) => moving.close())))
+    for (let n = 0; n < 4; n++) {
+      const moving = relay({ db: memory, outbox, publisher: broker, pollMs: 1, leaseMs: 300, batch: 10 })
+      relays.push(moving)
+      await moving.start()
+      await memory.transaction((tx) =>
+        outbox.add(
+          tx,
+          many(100, (i) => `k${i % 50}`),
+        ),
+      )
+      await waitUntil(() => moving.stats().partitions > 0, { what: `relay ${n} to hold partitions` })
+    }
+    await relays[0]!.close()
+    await waitUntil(() => broker.sent.length >= 400)
+    assert.equal(broker.sent.length, 400)
+  })
+})

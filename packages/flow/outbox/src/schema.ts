@@ -1,0 +1,164 @@
+/** Version of the tables; kept as a comment on the main one. */
+const schemaVersion = 1
+
+/** What is published in sequence; a message without a key is a lane of its own. */
+const lane = `coalesce(topic || '/' || key, message_id)`
+
+export interface Names {
+  /** As given, for messages and the channel. */
+  readonly label: string
+  readonly namespace: string
+  readonly table: string
+  readonly held: string
+  readonly leases: string
+  readonly relays: string
+  readonly sequence: string
+  readonly next: string
+}
+
+const identifier = /^[A-Za-z_][A-Za-z0-9_]{0,39}$/
+
+function checked(what: string, name: string): string {
+  if (!identifier.test(name)) throw new RangeError(`${what} must match ${identifier.source}, got ${JSON.stringify(name)}`)
+  return name
+}
+
+/** Quoted names of an outbox's tables. Names are short enough that no suffix is cut off. */
+export function outboxNames(schema: string, table: string): Names {
+  checked('schema', schema)
+  checked('table', table)
+  const name = (suffix: string): string => `"${schema}"."${table}${suffix}"`
+  return {
+    label: `${schema}.${table}`,
+    namespace: schema,
+    table: name(''),
+    held: name('_held'),
+    leases: name('_leases'),
+    relays: name('_relays'),
+    sequence: name('_id_seq'),
+    next: name('_next'),
+  }
+}
+
+export function inboxName(schema: string, table: string): { label: string; namespace: string; table: string; index: string } {
+  checked('schema', schema)
+  checked('table', table)
+  return { label: `${schema}.${table}`, namespace: schema, table: `"${schema}"."${table}"`, index: `"${table}_processed_at"` }
+}
+
+/** Makes the namespace, and sets `version` to the comment on the table, or NULL. Asks the catalogue itself: `to_regclass` may answer from what the session knew before it waited. */
+function lookUp({ label }: { label: string }): string {
+  const [namespace, table] = label.split('.')
+  return `  IF NOT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = '${namespace}') THEN
+    CREATE SCHEMA "${namespace}";
+  END IF;
+  SELECT coalesce(obj_description(c.oid, 'pg_class'), '') INTO version
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = '${namespace}' AND c.relname = '${table}';`
+}
+
+/**
+ * One command, so that every client can run it and it is atomic. IF NOT EXISTS is not safe against a second process doing the same: the lock is.
+ * What exists is left alone but for the sequence, which a copy of the rows without it would leave behind.
+ */
+export function outboxSchema(names: Names, partitions: number): string {
+  const columns = `
+      message_id text NOT NULL,
+      topic text NOT NULL,
+      key text,
+      value bytea NOT NULL,
+      headers json,
+      timestamp timestamptz,
+      dedupe_id text,
+      created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+      partition smallint NOT NULL GENERATED ALWAYS AS (hashtext(${lane}) & ${partitions - 1}) STORED`
+  return `DO $outbox$
+DECLARE
+  version text;
+  found integer;
+BEGIN
+  PERFORM pg_advisory_xact_lock(hashtextextended('core-backend outbox ${names.label}', 0));
+${lookUp(names)}
+  IF version IS NULL THEN
+    CREATE SEQUENCE ${names.sequence} AS bigint;
+    CREATE TABLE ${names.table} (
+      id bigint NOT NULL DEFAULT nextval('${names.sequence}'),${columns},
+      PRIMARY KEY (partition, id)
+    ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000);
+    ALTER SEQUENCE ${names.sequence} OWNED BY ${names.table}.id;
+    COMMENT ON TABLE ${names.table} IS 'core-backend outbox ${schemaVersion}';
+    CREATE TABLE ${names.held} (
+      id bigint PRIMARY KEY DEFAULT nextval('${names.sequence}'),${columns},
+      state text NOT NULL CHECK (state IN ('delayed', 'parked', 'released', 'blocked')),
+      due_at timestamptz CHECK ((due_at IS NULL) = (state <> 'delayed')),
+      attempts integer NOT NULL DEFAULT 0,
+      error_code text,
+      error_message text,
+      held_at timestamptz NOT NULL DEFAULT clock_timestamp()
+    );
+    CREATE INDEX ON ${names.held} (partition, due_at);
+    CREATE TABLE ${names.leases} (
+      partition smallint PRIMARY KEY,
+      owner text,
+      epoch bigint NOT NULL DEFAULT 0,
+      expires_at timestamptz NOT NULL DEFAULT '-infinity'
+    ) WITH (fillfactor = 50);
+    INSERT INTO ${names.leases} (partition) SELECT generate_series(0, ${partitions - 1});
+    CREATE TABLE ${names.relays} (relay text PRIMARY KEY, expires_at timestamptz NOT NULL) WITH (fillfactor = 50);
+${nextFunction(names)}
+  ELSIF version <> 'core-backend outbox ${schemaVersion}' THEN
+    RAISE EXCEPTION 'table ${names.label} is not a core-backend outbox of version ${schemaVersion}: its comment says %', version;
+  END IF;
+  SELECT count(*) INTO found FROM ${names.leases};
+  IF found <> ${partitions} THEN
+    RAISE EXCEPTION 'outbox ${names.label} has % partitions, not ${partitions}', found;
+  END IF;
+  PERFORM setval('${names.sequence}', top) FROM (
+    SELECT greatest((SELECT max(id) FROM ${names.table}), (SELECT max(id) FROM ${names.held})) AS top
+  ) AS rows WHERE top > (SELECT last_value FROM ${names.sequence});
+END $outbox$`
+}
+
+/**
+ * Deletes what is done and returns the next rows by id: one ordered index scan a partition, merged lazily, so that with a million rows behind only `most` are read.
+ * A function for the sake of its settings: an outbox grows from empty to huge and back while the planner believes what it was at the last ANALYZE, and then
+ * likes to read all of it and sort. The settings leave it no other plan than this one.
+ */
+function nextFunction(names: Names): string {
+  return `CREATE FUNCTION ${names.next}(done_partitions smallint[], done_ids bigint[], partitions smallint[], lows bigint[], except_lanes text[], most integer)
+RETURNS SETOF ${names.table} LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $next$
+BEGIN
+  DELETE FROM ${names.table} t USING unnest(done_partitions, done_ids) AS d(partition, id) WHERE t.partition = d.partition AND t.id = d.id;
+  IF cardinality(partitions) > 0 THEN
+    RETURN QUERY EXECUTE (
+      SELECT string_agg(format(
+        '(SELECT * FROM ${names.table} WHERE partition = %s AND id > %s' ||
+        CASE WHEN cardinality(except_lanes) = 0 THEN '' ELSE ' AND ${lane.replaceAll("'", "''")} <> ALL ($1)' END ||
+        ' ORDER BY id LIMIT $2)', partition, low), ' UNION ALL ') || ' ORDER BY id LIMIT $2'
+      FROM unnest(partitions, lows) AS f(partition, low)
+    ) USING except_lanes, most;
+  END IF;
+END $next$;`
+}
+
+export function inboxSchema(names: ReturnType<typeof inboxName>): string {
+  return `DO $inbox$
+DECLARE
+  version text;
+BEGIN
+  PERFORM pg_advisory_xact_lock(hashtextextended('core-backend inbox ${names.label}', 0));
+${lookUp(names)}
+  IF version IS NULL THEN
+    CREATE TABLE ${names.table} (
+      message_id text NOT NULL,
+      handler text NOT NULL,
+      processed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+      PRIMARY KEY (message_id, handler)
+    );
+    CREATE INDEX ${names.index} ON ${names.table} USING brin (processed_at) WITH (autosummarize = on);
+    COMMENT ON TABLE ${names.table} IS 'core-backend inbox ${schemaVersion}';
+  ELSIF version <> 'core-backend inbox ${schemaVersion}' THEN
+    RAISE EXCEPTION 'table ${names.label} is not a core-backend inbox of version ${schemaVersion}';
+  END IF;
+END $inbox$`
+}

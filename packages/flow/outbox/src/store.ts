@@ -1,0 +1,160 @@
+import type { SqlClient, Transaction } from '#internal/sql'
+
+/** A checked message on its way into the table. */
+export interface NewRow {
+  messageId: string
+  topic: string
+  key: string | undefined
+  value: Uint8Array
+  /** JSON. */
+  headers: string | undefined
+  timestamp: number | undefined
+  dedupeId: string | undefined
+  deliverAt: number | undefined
+}
+
+/** A committed message that waits for the broker. */
+export interface Row {
+  /** Order within a lane; taken when `add` ran. */
+  id: number
+  /** The lane's hash, modulo the number of partitions. */
+  partition: number
+  /** What is published in sequence: topic and key; a message without a key is a lane of its own. */
+  lane: string
+  messageId: string
+  topic: string
+  key: string | undefined
+  value: Uint8Array
+  headers: Record<string, string>
+  timestamp: number
+  dedupeId: string | undefined
+  /** Ms since `add`, by the store's clock. */
+  ageMs: number
+}
+
+/** The right to move one partition's rows. Each change of hands raises `epoch`. */
+export interface Lease {
+  partition: number
+  epoch: number
+}
+
+/** A row that no attempt could publish. */
+export interface ParkedRow {
+  id: number
+  messageId: string
+  topic: string
+  key: string | undefined
+  attempts: number
+  /** Why: code and message of the last error. */
+  error: { code: string; message: string }
+  /** Ms since the epoch. */
+  parkedAt: number
+  /** Later rows of its key that wait behind it. */
+  blocked: number
+}
+
+/** What waits in the tables. */
+export interface OutboxCounts {
+  /** Ready to be published. */
+  pending: number
+  /** Age of the oldest pending row in ms, 0 when there is none. */
+  oldestAgeMs: number
+  /** Waiting for their `deliverAt`. */
+  delayed: number
+  parked: number
+  /** Waiting behind a parked row of their key. */
+  blocked: number
+}
+
+/** Rows coming and being looked at. Every method may run in any process. */
+export interface RowStore {
+  /** What makes the tables, as one SQL command; running it twice, or from several processes at once, is fine. */
+  schema(): string
+  /** Within the caller's transaction: rolled back with it. Takes the rows' ids in the order given. */
+  add(tx: Transaction, rows: readonly NewRow[]): Promise<void>
+  counts(db: SqlClient): Promise<OutboxCounts>
+  /** Parked rows with an id above `after`, oldest first. */
+  listParked(db: SqlClient, after: number, limit: number): Promise<readonly ParkedRow[]>
+  /** Marks parked rows as free to be tried again, with those behind them, in their old order. Returns those that were parked. */
+  releaseParked(db: SqlClient, ids: readonly number[]): Promise<readonly number[]>
+  /** Deletes parked rows, which frees those behind them. Returns those that were parked. */
+  discardParked(db: SqlClient, ids: readonly number[]): Promise<readonly number[]>
+}
+
+/** What one look at the partitions showed. */
+export interface LeaseView {
+  /** Relays alive, this one included. */
+  relays: number
+  mine: readonly Lease[]
+  /** Nobody's, or of a relay that did not renew in time. */
+  free: readonly number[]
+  /** Of all partitions. */
+  partitions: number
+}
+
+/** Who moves which partition. Judged by the store's clock alone. */
+export interface LeaseStore {
+  /** Says that `relay` is alive and extends its leases by `leaseMs`; a lease that another has taken is not extended. */
+  renew(db: SqlClient, relay: string, leaseMs: number): Promise<LeaseView>
+  /** Takes those of `partitions` that are still free, each under a higher epoch. */
+  claim(db: SqlClient, relay: string, leaseMs: number, partitions: readonly number[]): Promise<readonly Lease[]>
+  /** Gives partitions back at once; with `leaving` all of them, and the relay is no longer counted. */
+  release(db: SqlClient, relay: string, partitions: readonly number[], leaving: boolean): Promise<void>
+}
+
+/** What to delete, and what to read then. */
+export interface NextOptions {
+  /** Confirmed rows: deleted in the same step. */
+  done: readonly Pick<Row, 'id' | 'partition'>[]
+  /** Where to look, and from which id (exclusive). */
+  from: readonly { partition: number; low: number }[]
+  /** Lanes to leave out. */
+  except: readonly string[]
+  limit: number
+}
+
+/** A row to be set aside: poison, or what stands behind it. */
+export type Held = Pick<Row, 'id' | 'partition'> & ({ state: 'blocked' } | { state: 'parked'; attempts: number; error: { code: string; message: string } })
+
+/** A transaction that keeps deleted rows from being removed. */
+export interface LongTransaction {
+  pid: number
+  application: string
+  state: string
+  ageMs: number
+}
+
+/** What the relay does to rows. */
+export interface QueueStore {
+  /** Deletes what is done, then returns visible rows by id. `done` needs no lease: a confirmed row may go whoever says so. */
+  next(db: SqlClient, options: NextOptions): Promise<readonly Row[]>
+  /** Sets rows aside, as far as the lease still holds. Returns the ids that were moved. */
+  hold(db: SqlClient, leases: readonly Lease[], rows: readonly Held[]): Promise<readonly number[]>
+  /**
+   * Under the leases: brings due rows back at the end of their lane, and released rows with those behind them at their old place.
+   * Returns the partitions in which old ids reappeared, and the lanes that stay blocked. With `skip` no lane is kept back.
+   */
+  restore(db: SqlClient, leases: readonly Lease[], skip: boolean): Promise<{ restored: readonly number[]; moved: number; blocked: readonly string[] }>
+  /** The highest id given out so far, and who is in the middle of a transaction that wrote to the table. */
+  horizon(db: SqlClient): Promise<{ last: number; writers: readonly string[] }>
+  /** The longest transaction of at least `ageMs`, if the store has any. */
+  longest(db: SqlClient, ageMs: number): Promise<LongTransaction | undefined>
+}
+
+/** Where an outbox lives: PostgreSQL or memory. */
+export interface OutboxStore {
+  readonly rows: RowStore
+  readonly leases: LeaseStore
+  readonly queue: QueueStore
+}
+
+/** Where an inbox lives. */
+export interface InboxStore {
+  schema(): string
+  /** Runs `fn` so that what it did in the transaction is undone when it throws, and the transaction can go on. */
+  nested<T>(tx: Transaction, fn: () => Promise<T>): Promise<T>
+  /** Records (message, handler). Waits for a concurrent transaction that records the same. `old`: recorded, but `timestamp` lies further back than `retentionMs`. */
+  record(tx: Transaction, messageId: string, handler: string, timestamp: number | undefined, retentionMs: number): Promise<'new' | 'duplicate' | 'old'>
+  /** Deletes at most `limit` records older than `ageMs`. Returns how many. */
+  sweep(db: SqlClient, ageMs: number, limit: number): Promise<number>
+}

@@ -1,0 +1,70 @@
+// The packages import each other nowhere; here they are put together, in types and in one small run.
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { createEventProcessor, createWorker, defineEvent, eventPublisher, type MessagePublisher, type MessageSubscriber } from '@core-backend/events'
+import { spyPublisher } from '@core-backend/events/testing'
+import { type Broker, createBroker, memoryDriver } from '@core-backend/messaging'
+import { createInbox, createOutbox, relay, type RelayPublisher } from '@core-backend/outbox'
+import { PGlite } from '@electric-sql/pglite'
+import pg from 'pg'
+import { z } from 'zod'
+import { waitUntil } from '../kit/wait-until.ts'
+
+test('what one package gives is what the other takes, by shape', () => {
+  const fits = (broker: Broker, pool: pg.Pool, client: pg.PoolClient, lite: PGlite): unknown[] => [
+    broker satisfies MessagePublisher,
+    broker satisfies MessageSubscriber,
+    broker satisfies RelayPublisher,
+    eventPublisher(broker),
+    eventPublisher(createOutbox().publisher(client)),
+    createEventProcessor({ inbox: createInbox().runner((fn) => lite.transaction((tx) => fn(tx))) }),
+    relay({ db: pool, outbox: createOutbox(), publisher: broker }),
+    relay({ db: lite, outbox: createOutbox(), publisher: broker }),
+    spyPublisher(),
+    // @ts-expect-error a pool is no transaction: each statement would be one of its own
+    createOutbox().publisher(pool),
+  ]
+  assert.equal(typeof fits, 'function')
+})
+
+test('a change, its event, the relay, the broker and a handler whose effect happens once', async () => {
+  const db = await PGlite.create()
+  const outbox = createOutbox()
+  const inbox = createInbox()
+  await db.exec('CREATE TABLE walk (id text PRIMARY KEY); CREATE TABLE stats (walks integer); INSERT INTO stats VALUES (0)')
+  await db.query(outbox.schema())
+  await db.query(inbox.schema())
+  const WalkEnded = defineEvent('walk.ended', { version: 1, schema: z.object({ id: z.string() }), topic: 'walks', aggregateId: (walk) => walk.id })
+
+  const broker = createBroker(memoryDriver())
+  const processor = createEventProcessor({ inbox: inbox.runner((fn) => db.transaction((tx) => fn(tx))) }).on(
+    WalkEnded,
+    async (_, ctx) => void (await ctx.tx.query('UPDATE stats SET walks = walks + 1')),
+    { name: 'stats' },
+  )
+  const worker = createWorker({ subscriber: broker, processor, group: 'stats' })
+  await worker.start()
+  // This broker hears everything twice.
+  const twice: RelayPublisher = {
+    publish: async (message) => {
+      await broker.publish(message)
+      return broker.publish(message)
+    },
+  }
+  const moving = relay({ db, outbox, publisher: twice })
+  await moving.start()
+
+  for (let i = 0; i < 20; i++)
+    await db.transaction(async (tx) => {
+      await tx.query('INSERT INTO walk VALUES ($1)', [`w${i}`])
+      await eventPublisher(outbox.publisher(tx)).publish(WalkEnded({ id: `w${i}` }))
+    })
+  moving.wake()
+
+  await waitUntil(async () => (await broker.lag('walks', 'stats')).messages === 0 && broker.stats().acked === 40)
+  assert.deepEqual((await db.query('SELECT walks FROM stats')).rows, [{ walks: 20 }])
+  await moving.close()
+  await worker.stop()
+  await broker.close()
+  await db.close()
+})
