@@ -25,6 +25,8 @@ const lanes: Step[][] = [
 
 const seconds = (ms: number): string => `${(ms / 1_000).toFixed(1).padStart(6)} s`
 const failed: string[] = []
+/** What the failed steps printed, shown at the end where it is looked for. */
+const outputs: string[] = []
 let totals: string | undefined
 
 async function runLane(steps: readonly Step[]): Promise<void> {
@@ -37,7 +39,7 @@ async function runLane(steps: readonly Step[]): Promise<void> {
     const { ok, output, ms } = await run('npm', ['run', '--silent', script, '--', ...args], { timeoutMs: 1_200_000 })
     console.log(`${ok ? 'ok  ' : 'FAIL'} ${seconds(ms)}  ${claim}`)
     if (!ok) {
-      console.log(output)
+      outputs.push(`\n${claim}\n${output}`)
       failed.push(`${claim} (npm run ${[script, ...(args.length > 0 ? ['--', ...args] : [])].join(' ')})`)
     }
     totals = /^\d+ passed, \d+ failed, \d+ skipped$/m.exec(output)?.[0] ?? totals
@@ -47,6 +49,7 @@ async function runLane(steps: readonly Step[]): Promise<void> {
 
 const started = performance.now()
 await Promise.all(lanes.map(runLane))
-console.log(`\n${seconds(performance.now() - started)}  ${failed.length === 0 ? 'All of it holds' : `${failed.length} failed:\n  ${failed.join('\n  ')}`}`)
+console.log(outputs.join(''))
+console.log(`${seconds(performance.now() - started)}  ${failed.length === 0 ? 'All of it holds' : `${failed.length} failed:\n  ${failed.join('\n  ')}`}`)
 if (totals !== undefined) console.log(totals)
 process.exitCode = failed.length === 0 ? 0 : 1

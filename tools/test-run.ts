@@ -25,7 +25,7 @@ export async function runTests(what: string, args: readonly string[], { env, scr
   const totals = join(scratch, 'totals')
   writeFileSync(totals, '')
   const reporters = [
-    '--test-reporter=spec',
+    `--test-reporter=${join(root, 'tools/test-report.ts')}`,
     '--test-reporter-destination=stdout',
     `--test-reporter=${join(root, 'tools/test-totals.ts')}`,
     `--test-reporter-destination=${totals}`,

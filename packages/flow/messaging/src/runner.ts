@@ -77,12 +77,10 @@ export function createRunner(options: RunnerOptions, events: RunnerEvents): Runn
 
   /** Decodes; for a suspect, records the start first. Gives what to call at the end, or nothing when the job is dealt with. */
   const prepare = async (job: Job, consumption: Consumption): Promise<(() => void) | undefined> => {
-    const leave = job.delivery.suspect ? await options.suspects.enter() : nothing
+    const leave = job.delivery.suspect ? await enter() : nothing
     try {
       if (gone(job)) return given(job, leave)
       if (job.delivery.suspect) {
-        // What has run this long is not what ends processes at once; the others need not wait for it.
-        clock.sleep(suspicionMs, { signal: job.owned.gone.signal, background: true }).then(leave, leave)
         // Once a delivery: another run after a failure is no sign of a crash.
         const starts = job.begun ? 0 : await consumption.begin(job.delivery)
         job.begun = true
@@ -109,6 +107,14 @@ export function createRunner(options: RunnerOptions, events: RunnerEvents): Runn
         throw new MessagingError('ERR_MESSAGING_DECODE', `Cannot decode: ${errorText(cause)}`, { retryable: false, cause })
       }
     return leave
+  }
+
+  /** To the turnstile, for as long as the run lasts, also when its partition is lost; what runs longer than this is not what ends processes at once. */
+  const enter = async (): Promise<() => void> => {
+    const leave = await options.suspects.enter()
+    const over = new AbortController()
+    clock.sleep(suspicionMs, { signal: over.signal, background: true }).then(leave, leave)
+    return () => over.abort()
   }
 
   const given = (job: Job, leave: () => void): undefined => {

@@ -88,8 +88,9 @@ export interface Stage {
   readonly foreign: (topic: string, message: ForeignMessage) => Promise<void>
   /** A name of its own. */
   topic(hint?: string): string
-  /** Another client of the store. `wrap` puts something between engine and driver. */
+  /** Another client of the store, with the short lease of who may fall silent. `wrap` puts something between engine and driver. */
   client(options?: BrokerOptions, wrap?: (driver: BrokerDriver) => BrokerDriver): Promise<Client>
+  /** The engine of a client who must not lose a partition because the machine is slow: its lease is five times as long. */
   broker(options?: BrokerOptions): Promise<Broker>
   sever(client: Client): Promise<void>
   refuse(client: Client, ids: ReadonlySet<string>): void
@@ -132,6 +133,17 @@ export async function openStage<D extends BrokerDriver>(
   const gates: Deferred<void>[] = []
   const topics: string[] = []
 
+  const join: (lease: number | undefined, ...options: Parameters<Stage['client']>) => Promise<Client> = async (
+    lease,
+    brokerOptions,
+    wrap = (driver) => driver,
+  ) => {
+    const inner = await harness.open({ leaseMs: lease })
+    const driver = wrap(inner)
+    const client = { driver, broker: createBroker(driver, { clock, ...brokerOptions }) }
+    clients.push({ client, inner, severed: false })
+    return client
+  }
   const stage: Stage = {
     capabilities,
     clock,
@@ -143,14 +155,8 @@ export async function openStage<D extends BrokerDriver>(
       topics.push(topic)
       return topic
     },
-    client: async (brokerOptions, wrap = (driver) => driver) => {
-      const inner = await harness.open({ leaseMs })
-      const driver = wrap(inner)
-      const client = { driver, broker: createBroker(driver, { clock, ...brokerOptions }) }
-      clients.push({ client, inner, severed: false })
-      return client
-    },
-    broker: async (brokerOptions) => (await stage.client(brokerOptions)).broker,
+    client: (brokerOptions, wrap) => join(leaseMs, brokerOptions, wrap),
+    broker: async (brokerOptions) => (await join(leaseMs && leaseMs * 5, brokerOptions)).broker,
     sever: async (client) => {
       const found = clients.find((one) => one.client === client)!
       found.severed = true
