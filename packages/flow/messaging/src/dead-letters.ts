@@ -87,7 +87,7 @@ export interface DeadLetters {
   get(letterId: string): Promise<DeadLetter | undefined>
   /** Publishes letters to the group's private source, for this group alone, and marks each; another process may go on where one stopped. Needs `ids` or `filter`. */
   replay(options: ReplayOptions): Promise<readonly ReplayOutcome[]>
-  /** Marks letters as done with; gives the ids that were there. */
+  /** Ends letters, replayed ones too: their storage is freed where the broker can. Gives the ids that were there. Needs `ids` or `filter`. */
   discard(which: { ids?: readonly string[]; filter?: (letter: DeadLetter) => boolean }): Promise<readonly string[]>
 }
 
@@ -156,38 +156,63 @@ export function createDeadLetters({ driver, publisher, topology, clock, suffix }
   const log = deadLetterTopic(topic, group, suffix)
   const exists = async (): Promise<boolean> => (await driver.admin.topics(log)).length > 0
 
-  /** Letters not marked, each once, in the order of the log. */
-  async function* letters(after?: string): AsyncGenerator<DeadLetter> {
+  /**
+   * Every copy that is not marked, in the order of the log; with `replayed` also those that were replayed. A mark speaks of copies up to its position: after a reset the
+   * same message may fail again, and that is a new letter.
+   */
+  async function* copies(after?: string, replayed = false): AsyncGenerator<DeadLetter> {
     if (!(await exists())) return
     const marks = await driver.log.marks(log)
-    const seen = new Set<string>()
     for (let position = after; ;) {
       const page = await driver.log.read(log, 0, position, 200)
       for (const entry of page) {
         const letter = asLetter(entry, topic, group)
         position = entry.position
-        if (marks.has(letter.letterId) || seen.has(letter.letterId)) continue
-        seen.add(letter.letterId)
+        const mark = marks.get(letter.letterId)
+        if (mark && !(replayed && mark.mark === 'replayed') && !isLater(position, mark.position)) continue
         yield letter
       }
       if (page.length === 0) return
     }
   }
 
-  const select = async (ids: readonly string[] | undefined, filter: ((letter: DeadLetter) => boolean) | undefined, what: string): Promise<DeadLetter[]> => {
-    if (!ids && !filter) throw new TypeError(`${what} needs ids or a filter; for all letters: filter: () => true`)
-    const wanted = ids && new Set(ids)
-    const found: DeadLetter[] = []
-    for await (const letter of letters()) if ((!wanted || wanted.has(letter.letterId)) && (!filter || filter(letter))) found.push(letter)
-    return found
+  /** Each once: as its first copy. */
+  async function* letters(after?: string): AsyncGenerator<DeadLetter> {
+    const seen = new Set<string>()
+    for await (const letter of copies(after)) {
+      if (seen.has(letter.letterId)) continue
+      seen.add(letter.letterId)
+      yield letter
+    }
   }
 
-  const mark = (letter: DeadLetter, as: Mark): Promise<void> => driver.log.mark(log, [{ letterId: letter.letterId, position: letter.position, mark: as }])
+  /** Letters, each with all its copies. */
+  const select = async (
+    { ids, filter }: { ids?: readonly string[] | undefined; filter?: ((letter: DeadLetter) => boolean) | undefined },
+    what: string,
+    replayed = false,
+  ): Promise<DeadLetter[][]> => {
+    if (!ids && !filter) throw new TypeError(`${what} needs ids or a filter; for all letters: filter: () => true`)
+    const wanted = ids && new Set(ids)
+    const found = new Map<string, DeadLetter[]>()
+    for await (const letter of copies(undefined, replayed)) {
+      const first = found.get(letter.letterId)
+      if (first) first.push(letter)
+      else if ((!wanted || wanted.has(letter.letterId)) && (!filter || filter(letter))) found.set(letter.letterId, [letter])
+    }
+    return [...found.values()]
+  }
+
+  const mark = (letters: readonly DeadLetter[], as: Mark): Promise<void> =>
+    driver.log.mark(
+      log,
+      letters.map(({ letterId, position }) => ({ letterId, position, mark: as })),
+    )
 
   const resend = async (letter: DeadLetter, edit: ReplayOptions['edit']): Promise<PublishResult> => {
     const mended = edit?.(letter) ?? {}
     const { value = letter.value, headers = letter.headers, key = letter.key } = mended
-    const id = `${letter.id}/replay/${letter.letterId}`
+    const id = `${letter.id}/replay/${letter.letterId}/${letter.position}`
     const message = copyOf(
       { ...letter, idStable: true, key, value },
       retryTopic(topic, group),
@@ -222,16 +247,17 @@ export function createDeadLetters({ driver, publisher, topology, clock, suffix }
 
     replay: async ({ ids, filter, order = 'oldest', limit = Infinity, ratePerSecond, dryRun = false, maxReplays = 3, edit, signal }) => {
       if (ratePerSecond !== undefined && !(ratePerSecond > 0)) throw new RangeError(`ratePerSecond must be above 0, got ${ratePerSecond}`)
-      const found = await select(ids, filter, 'replay')
+      const found = await select({ ids, filter }, 'replay')
       if (order === 'newest') found.reverse()
       const outcomes: ReplayOutcome[] = (ids ?? [])
-        .filter((id) => !found.some((letter) => letter.letterId === id))
+        .filter((id) => !found.some(([letter]) => letter!.letterId === id))
         .map((letterId) => ({ letterId, outcome: 'not-found' }))
       if (!dryRun && found.length > 0) await ensureRetrySource(topology, topic, group)
       let replayed = 0
       let failure: Extract<PublishResult, { error: unknown }> | undefined
-      for (const letter of found.slice(0, limit)) {
+      for (const copiesOfOne of found.slice(0, limit)) {
         signal?.throwIfAborted()
+        const letter = copiesOfOne[0]!
         const { letterId } = letter
         // One that got no answer would be followed by as many waits as there are letters.
         if (failure) outcomes.push({ letterId, outcome: 'failed', error: failure.error })
@@ -241,7 +267,7 @@ export function createDeadLetters({ driver, publisher, topology, clock, suffix }
           if (ratePerSecond !== undefined && replayed++ > 0) await clock.sleep(1_000 / ratePerSecond, { signal })
           const result = await resend(letter, edit)
           if (result.status === 'stored') {
-            await mark(letter, 'replayed')
+            await mark(copiesOfOne, 'replayed')
             outcomes.push({ letterId, outcome: 'replayed' })
           } else {
             outcomes.push({ letterId, outcome: 'failed', error: result.error })
@@ -252,15 +278,19 @@ export function createDeadLetters({ driver, publisher, topology, clock, suffix }
       return outcomes
     },
 
-    discard: async ({ ids, filter }) => {
-      const found = await select(ids, filter, 'discard')
-      await driver.log.mark(
-        log,
-        found.map(({ letterId, position }) => ({ letterId, position, mark: 'discarded' as const })),
-      )
-      return found.map((letter) => letter.letterId)
+    discard: async (which) => {
+      const found = await select(which, 'discard', true)
+      await mark(found.flat(), 'discarded')
+      return found.map(([letter]) => letter!.letterId)
     },
   }
+}
+
+/** Of two positions of one log. */
+function isLater(position: string, than: string): boolean {
+  const [a, b] = [position.split('-'), than.split('-')]
+  const differs = a.findIndex((part, i) => part !== b[i])
+  return differs >= 0 && BigInt(a[differs]!) > BigInt(b[differs] ?? '0')
 }
 
 function asLetter({ position, message }: LogEntry, topic: string, group: string): DeadLetter {

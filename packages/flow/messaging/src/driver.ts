@@ -172,9 +172,9 @@ export interface TopicLog {
   read(topic: string, partition: number, after: string | undefined, limit: number): Promise<readonly LogEntry[]>
   /** Moves a group; throws `ERR_MESSAGING_GROUP_BUSY` while it has members. Only with `history`. */
   seek(topic: string, group: string, to: Start): Promise<void>
-  /** The marks set on a kept topic, by letter id. */
-  marks(topic: string): Promise<ReadonlyMap<string, Mark>>
-  /** Sets marks; those of `discarded` letters may free their storage at once. `position` says where the letter stands. */
+  /** The marks set on a kept topic, by letter id, each with the latest position given for it. */
+  marks(topic: string): Promise<ReadonlyMap<string, Omit<LetterMark, 'letterId'>>>
+  /** Sets marks. Who can delete single messages deletes those at the positions of `discarded` ones, and their marks with them. */
   mark(topic: string, marks: readonly LetterMark[]): Promise<void>
 }
 
@@ -183,12 +183,14 @@ export type Mark = 'replayed' | 'discarded'
 /** A mark to set. */
 export interface LetterMark {
   readonly letterId: string
+  /** Copies of the letter up to here are meant. */
   readonly position: string
   readonly mark: Mark
 }
 
 /** A message of a log, and its place. */
 export interface LogEntry {
+  /** Decimal numbers, with `-` in between where there are several; later messages have larger ones. */
   readonly position: string
   readonly message: StoredMessage
 }

@@ -1,6 +1,6 @@
 import type { Clock } from '#internal/clock'
 import { systemClock } from '#internal/clock'
-import type { LetterMark, Mark, OutgoingMessage, PublishResult, Start, StoredMessage, TopicSpec } from './driver.ts'
+import type { LetterMark, OutgoingMessage, PublishResult, Start, StoredMessage, TopicSpec } from './driver.ts'
 import { MessagingError, topicNotFound } from './errors.ts'
 import { uniqueName } from './names.ts'
 import { partitionOf } from './partition.ts'
@@ -58,7 +58,7 @@ export interface MemoryTopic {
   logs: MemoryLog[]
   groups: Map<string, MemoryGroup>
   delayed: { due: number; message: OutgoingMessage }[]
-  marks: Map<string, Mark>
+  marks: Map<string, Omit<LetterMark, 'letterId'>>
   dedupe: Map<string, number>
   /** For keyless messages. */
   spread: number
@@ -266,8 +266,11 @@ export function memoryStore(options: MemoryStoreOptions = {}): MemoryStore {
     },
     mark: (one, marks) => {
       for (const { letterId, mark, position } of marks) {
-        one.marks.set(letterId, mark)
-        if (mark !== 'discarded') continue
+        if (mark !== 'discarded') {
+          one.marks.set(letterId, { mark, position })
+          continue
+        }
+        one.marks.delete(letterId)
         const log = one.logs[0]!
         const at = log.entries.findIndex((entry) => entry.offset === Number(position))
         if (at >= 0) log.entries.splice(at, 1)

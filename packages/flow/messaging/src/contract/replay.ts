@@ -68,6 +68,38 @@ export const replayCases: readonly Definition[] = [
     },
   },
   {
+    name: 'a message that fails again after a reset is a letter again, whatever became of its old one',
+    needs: needs.history,
+    run: async (stage) => {
+      const broker = await stage.broker()
+      const topic = await graveyard(stage, broker, 3)
+      const dead = broker.deadLetters(topic, 'g')
+      const [first, second] = (await dead.list()).letters
+      await dead.discard({ ids: [first!.letterId] })
+      await dead.replay({ ids: [second!.letterId] })
+      const replayed = await stage.listen(broker, topic, { group: 'g' })
+      await stage.until(() => replayed.done.length === 1, 'the replay')
+      await replayed.subscription.close()
+      await broker.resetGroup(topic, 'g', { to: 'earliest' })
+      const again = await stage.listen(broker, topic, { group: 'g', retry: once }, ({ body }) => {
+        if (textOf({ value: body }) !== '2') throw new Error('again')
+      })
+      await stage.untilRead(broker, topic, 'g')
+      await again.subscription.close()
+      assert.deepEqual(texts((await dead.list()).letters), ['2', '0', '1'])
+      assert.equal(await dead.count(), 3)
+      assert.deepEqual(
+        (await dead.replay({ filter: (letter) => textOf(letter) === '1' })).map(({ outcome }) => outcome),
+        ['replayed'],
+      )
+      const last = await stage.listen(broker, topic, { group: 'g' })
+      await stage.until(() => last.done.length === 1, 'the second replay, which is not taken for the first')
+      assert.deepEqual((await dead.discard({ filter: () => true })).length, 3, 'also the one that was replayed')
+      assert.deepEqual((await dead.list()).letters, [])
+      assert.deepEqual(await dead.discard({ filter: () => true }), [])
+    },
+  },
+  {
     name: 'a replay goes to its group alone, with id, key, bytes and headers, and is marked',
     run: async (stage) => {
       const broker = await stage.broker()

@@ -72,9 +72,9 @@ export function createLog(connection: Connection, sql: Statements, catalog: Cata
       if (row!.idle === 0) throw new MessagingError('ERR_MESSAGING_GROUP_BUSY', `Group ${group} on ${topic} has members: close them first`, { retryable: true })
     },
     marks: async (topic) => {
-      const rows = await connection.run<{ letter_id: string; mark: Mark }>(sql.marks, [topic])
+      const rows = await connection.run<{ letter_id: string; mark: Mark; position: string }>(sql.marks, [topic])
       if (rows.length === 0) await existing(topic)
-      return new Map(rows.map(({ letter_id, mark }) => [letter_id, mark]))
+      return new Map(rows.map(({ letter_id, mark, position }) => [letter_id, { mark, position }]))
     },
     mark: async (topic, marks) => {
       await existing(topic)

@@ -209,13 +209,7 @@ test('a topic without groups keeps its messages for the first one that comes; ke
     (await driver.log.read('letters', 0, undefined, 10)).map(({ message }) => message.id),
     ['0', '2'],
   )
-  assert.deepEqual(
-    [...(await driver.log.marks('letters'))].sort(([a], [b]) => a.localeCompare(b)),
-    [
-      ['x', 'discarded'],
-      ['y', 'replayed'],
-    ],
-  )
+  assert.deepEqual([...(await driver.log.marks('letters'))], [['y', { mark: 'replayed', position: letters[0]!.position }]])
   await driver.admin.deleteTopic('letters')
   assert.deepEqual(await rows(), {})
   await reader.leave()

@@ -120,6 +120,7 @@ CREATE TABLE ${s}.marks (
   topic_id integer REFERENCES ${s}.topics ON DELETE CASCADE,
   letter_id text COLLATE "C",
   mark text NOT NULL,
+  position bigint NOT NULL,
   PRIMARY KEY (topic_id, letter_id)
 );
 ${functionsSql(s)}

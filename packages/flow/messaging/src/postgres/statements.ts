@@ -109,16 +109,18 @@ started AS (
   DELETE FROM ${s}.starts USING idle WHERE group_id = idle.id)
 SELECT (SELECT count(*) FROM g)::int AS found, (SELECT count(*) FROM idle)::int AS idle`,
 
-    marks: `SELECT m.letter_id, m.mark FROM ${s}.marks m JOIN ${s}.topics t ON t.id = m.topic_id WHERE t.name = $1::text`,
-    /** $2 as JSON. A discarded letter's row goes at once, from where kept topics stand. */
+    marks: `SELECT m.letter_id, m.mark, m.position::text FROM ${s}.marks m JOIN ${s}.topics t ON t.id = m.topic_id WHERE t.name = $1::text`,
+    /** $2 as JSON. A discarded letter's row goes at once, from where kept topics stand, and its mark with it. */
     mark: `WITH t AS (
   SELECT t.id, p.id AS pid FROM ${s}.topics t JOIN ${s}.partitions p ON p.topic_id = t.id WHERE t.name = $1::text),
 given AS (
   SELECT * FROM json_to_recordset($2::text::json) AS m("letterId" text, position bigint, mark text)),
 freed AS (
-  DELETE FROM ${s}.messages WHERE segment = -1 AND (pid, "offset") IN (SELECT t.pid, g.position FROM t, given g WHERE g.mark = 'discarded'))
-INSERT INTO ${s}.marks (topic_id, letter_id, mark) SELECT DISTINCT ON (t.id, g."letterId") t.id, g."letterId", g.mark FROM t, given g ORDER BY 1, 2
-ON CONFLICT (topic_id, letter_id) DO UPDATE SET mark = excluded.mark`,
+  DELETE FROM ${s}.messages WHERE segment = -1 AND (pid, "offset") IN (SELECT t.pid, g.position FROM t, given g WHERE g.mark = 'discarded')),
+unmarked AS (
+  DELETE FROM ${s}.marks WHERE (topic_id, letter_id) IN (SELECT t.id, g."letterId" FROM t, given g WHERE g.mark = 'discarded'))
+INSERT INTO ${s}.marks (topic_id, letter_id, mark, position) SELECT t.id, g."letterId", max(g.mark), max(g.position) FROM t, given g WHERE g.mark <> 'discarded' GROUP BY 1, 2 ORDER BY 1, 2
+ON CONFLICT (topic_id, letter_id) DO UPDATE SET mark = excluded.mark, position = excluded.position`,
 
     heads: `SELECT id, next::float8 AS next FROM ${s}.partitions WHERE id = ANY ($1::text::int[])`,
     maintain: `SELECT ${s}.maintain($1::text::float8, $2::text::float8, $3::text::float8, $4::text::float8)::text AS done`,
