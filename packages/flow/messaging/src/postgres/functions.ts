@@ -8,7 +8,8 @@ export const byKey = 'SET enable_sort = off SET enable_bitmapscan = off SET enab
  * The statements of the hot path, as functions of the schema: PostgreSQL keeps their plans with the connection, which a client that sends plain text (or a pooler that forbids
  * prepared statements) could not have; planning took as long as a small batch. Each call is one statement and one transaction.
  *
- * Rows are locked in this order everywhere, so that no two calls wait for each other: cursors by (group, partition), counters (partitions by id), a producer, digests.
+ * Rows are locked in this order everywhere, so that no two calls wait for each other: cursors by (group, partition), what they handed over in the same order,
+ * counters (partitions by id), a producer, digests.
  */
 export function functionsSql(s: string): string {
   const columns = `segment, pid, "offset", ts, id, key, headers, value`
@@ -107,7 +108,7 @@ BEGIN
 END
 $move$;
 
--- Before it hands anything over it notes in the cursor, which only the owner of the lease can, how far that may reach at most: the rows asked for, and those to be skipped.
+-- Before it hands anything over it notes, which only the owner of the lease can, how far that may reach at most: the rows asked for, and those to be skipped.
 -- That note alone need not reach the disk (synchronous_commit is off for this one transaction): a server that crashes forgets at most which messages were suspect.
 CREATE FUNCTION ${s}.fetch(of_group integer, of_member text, pids integer[], epochs bigint[], froms bigint[], limits integer[])
 RETURNS ${rows} ${generic} ${byKey} AS $fetch$
@@ -115,14 +116,16 @@ RETURNS ${rows} ${generic} ${byKey} AS $fetch$
 BEGIN
   PERFORM set_config('synchronous_commit', 'off', true);
   RETURN QUERY WITH cur AS MATERIALIZED (
-    SELECT c.pid, greatest(c.watermark, w.from_offset) AS from_offset, c.above, c.above_from, coalesce(octet_length(c.above), 0) * 8 AS bits, w.n
+    SELECT c.pid, c.epoch, greatest(c.watermark, w.from_offset) AS from_offset, c.above, c.above_from, coalesce(octet_length(c.above), 0) * 8 AS bits, w.n
     FROM unnest(pids, epochs, froms, limits) AS w(pid, epoch, from_offset, n)
-    JOIN ${s}.cursors c ON c.group_id = of_group AND c.pid = w.pid AND c.epoch = w.epoch AND c.owner = of_member AND c.expires_at > clock_timestamp()
-    ORDER BY c.pid FOR NO KEY UPDATE OF c),
+    JOIN ${s}.cursors c ON c.group_id = of_group AND c.pid = w.pid AND c.epoch = w.epoch AND c.owner = of_member AND c.expires_at > clock_timestamp()),
+  reach AS MATERIALIZED (
+    SELECT cur.pid, cur.epoch, least(p.next, cur.from_offset + cur.n + greatest(0, cur.above_from + cur.bits - cur.from_offset)) AS below FROM cur JOIN ${s}.partitions p ON p.id = cur.pid),
+  locked AS MATERIALIZED (
+    SELECT h.pid, r.below FROM reach r JOIN ${s}.handed h ON h.group_id = of_group AND h.pid = r.pid AND h.epoch = r.epoch AND h.below < r.below
+    ORDER BY h.pid FOR NO KEY UPDATE OF h),
   noted AS (
-    UPDATE ${s}.cursors c SET handed = u.handed FROM (
-      SELECT cur.pid, least(p.next, cur.from_offset + cur.n + greatest(0, cur.above_from + cur.bits - cur.from_offset)) AS handed FROM cur JOIN ${s}.partitions p ON p.id = cur.pid) u
-    WHERE c.group_id = of_group AND c.pid = u.pid AND c.handed < u.handed)
+    UPDATE ${s}.handed h SET below = l.below FROM locked l WHERE h.group_id = of_group AND h.pid = l.pid)
   SELECT m.pid, m."offset"::double precision, m.ts, m.id, m.key, m.headers, m.value FROM cur CROSS JOIN LATERAL (
     SELECT * FROM ${s}.messages m WHERE m.pid = cur.pid AND m."offset" >= cur.from_offset
       AND CASE WHEN m."offset" >= cur.above_from AND m."offset" < cur.above_from + cur.bits THEN get_bit(cur.above, m."offset" - cur.above_from) = 0 ELSE true END

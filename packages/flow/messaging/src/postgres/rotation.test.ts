@@ -268,7 +268,7 @@ test('copied row by row into another database, everything goes on where it stood
   try {
     const copy = postgresDriver({ client: other.client, schema: name })
     await copy.admin.topics()
-    for (const table of 'topics partitions messages groups cursors producers rotation dedupe delayed marks'.split(' ')) {
+    for (const table of 'topics partitions messages groups cursors handed producers rotation dedupe delayed marks'.split(' ')) {
       const [row] = await sql<{ rows: string | null }>(`SELECT json_agg(t)::text AS rows FROM ${name}.${table} t`)
       await other.client.query(`DELETE FROM ${name}.${table}`)
       await other.client.query(`INSERT INTO ${name}.${table} OVERRIDING SYSTEM VALUE SELECT * FROM json_populate_recordset(NULL::${name}.${table}, $1::json)`, [

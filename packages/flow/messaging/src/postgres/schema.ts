@@ -66,21 +66,28 @@ CREATE TABLE ${s}.groups (
   name text COLLATE "C" NOT NULL,
   UNIQUE (topic_id, name)
 );
--- watermark: the first offset not settled. above: what is settled beyond it, a bit an offset, the first one's being above_from. handed: the first offset that nobody was
--- handed. owner and epoch: the lease.
+-- watermark: the first offset not settled. above: what is settled beyond it, a bit an offset, the first one's being above_from. owner and epoch: the lease.
 CREATE TABLE ${s}.cursors (
   group_id integer REFERENCES ${s}.groups ON DELETE CASCADE,
   pid integer REFERENCES ${s}.partitions ON DELETE CASCADE,
   watermark bigint NOT NULL,
   above bytea,
   above_from bigint,
-  handed bigint NOT NULL,
   epoch bigint NOT NULL DEFAULT 0,
   owner text,
   expires_at timestamptz NOT NULL DEFAULT '-infinity',
   PRIMARY KEY (group_id, pid)
 ) WITH (fillfactor = 40);
 CREATE INDEX cursors_pid ON ${s}.cursors (pid);
+-- below: the first offset that nobody was handed; only who reads under this epoch moves it. A row of its own: reading does not wait until a settlement is on the disk.
+CREATE TABLE ${s}.handed (
+  group_id integer,
+  pid integer,
+  epoch bigint NOT NULL DEFAULT 0,
+  below bigint NOT NULL,
+  PRIMARY KEY (group_id, pid),
+  FOREIGN KEY (group_id, pid) REFERENCES ${s}.cursors ON DELETE CASCADE
+) WITH (fillfactor = 40);
 CREATE TABLE ${s}.members (
   group_id integer REFERENCES ${s}.groups ON DELETE CASCADE,
   member text COLLATE "C",
@@ -135,7 +142,7 @@ function leaf(s: string, n: number): string {
 
 const leafName = (n: number): string => (n < 0 ? 'messages_kept' : `messages_${n}`)
 
-const tables = 'version topics partitions messages rotation ages groups cursors members starts producers dedupe delayed marks'.split(' ')
+const tables = 'version topics partitions messages rotation ages groups cursors handed members starts producers dedupe delayed marks'.split(' ')
 
 export interface Setup {
   /** Brings the tables up, or sees that they are there. */

@@ -49,16 +49,22 @@ SELECT b.g, b.m,
 FROM beats b`,
 
     claim: `WITH free AS MATERIALIZED (
-  SELECT c.group_id, c.pid, c.owner, c.handed, c.watermark FROM ${s}.cursors c WHERE c.group_id = $1::text::int AND c.pid = $3::text::int
-  AND (c.owner IS NULL OR c.expires_at <= clock_timestamp() OR c.owner = $2::text) FOR NO KEY UPDATE)
-UPDATE ${s}.cursors c SET owner = $2::text, epoch = c.epoch + 1, expires_at = clock_timestamp() + $4::text::float8 * interval '1 ms',
-  handed = greatest(f.handed, f.watermark)
-FROM free f JOIN ${s}.partitions p ON p.id = f.pid WHERE c.group_id = f.group_id AND c.pid = f.pid
-RETURNING c.epoch::float8 AS epoch, c.watermark::float8 AS watermark, f.handed::float8 AS suspect_below,
-  p.next::float8 AS next, encode(c.above, 'hex') AS above, c.above_from::float8 AS above_from`,
+  SELECT c.group_id, c.pid, c.watermark FROM ${s}.cursors c WHERE c.group_id = $1::text::int AND c.pid = $3::text::int
+  AND (c.owner IS NULL OR c.expires_at <= clock_timestamp() OR c.owner = $2::text) FOR NO KEY UPDATE),
+claimed AS (
+  UPDATE ${s}.cursors c SET owner = $2::text, epoch = c.epoch + 1, expires_at = clock_timestamp() + $4::text::float8 * interval '1 ms'
+  FROM free f WHERE c.group_id = f.group_id AND c.pid = f.pid RETURNING c.*),
+-- After the cursor: what reads under the old epoch notes nothing any more.
+noted AS (
+  UPDATE ${s}.handed h SET epoch = c.epoch, below = greatest(h.below, c.watermark) FROM claimed c WHERE h.group_id = c.group_id AND h.pid = c.pid RETURNING h.pid, h.below)
+SELECT c.epoch::float8 AS epoch, c.watermark::float8 AS watermark, n.below::float8 AS suspect_below,
+  p.next::float8 AS next, encode(c.above, 'hex') AS above, c.above_from::float8 AS above_from
+FROM claimed c JOIN noted n ON n.pid = c.pid JOIN ${s}.partitions p ON p.id = c.pid`,
 
     /** $5: what is left of the window that its owner took over as suspect stays so. */
-    release: `UPDATE ${s}.cursors c SET owner = NULL, expires_at = '-infinity', handed = greatest(c.watermark, $5::text::bigint) WHERE c.group_id = $1::text::int AND c.pid = $3::text::int AND c.owner = $2::text AND c.epoch = $4::text::bigint`,
+    release: `WITH freed AS (
+  UPDATE ${s}.cursors c SET owner = NULL, expires_at = '-infinity' WHERE c.group_id = $1::text::int AND c.pid = $3::text::int AND c.owner = $2::text AND c.epoch = $4::text::bigint RETURNING c.*)
+UPDATE ${s}.handed h SET epoch = -1, below = greatest(f.watermark, $5::text::bigint) FROM freed f WHERE h.group_id = f.group_id AND h.pid = f.pid`,
     leave: `DELETE FROM ${s}.members WHERE group_id = $1::text::int AND member = $2::text`,
 
     /** $1 pids and $2 what is known of their heads: gives those that grew, and in how many ms the next delayed message is due, by the server's clock. */
@@ -85,9 +91,10 @@ DELETE FROM ${s}.topics WHERE name = $1::text AND EXISTS (SELECT FROM locked)`,
 JOIN ${s}.cursors c ON c.group_id = g.id JOIN ${s}.partitions p ON p.id = c.pid WHERE t.name = $1::text AND g.name = $2::text GROUP BY g.id`,
     /** $3 the kind of start, $4 its time, $5 its positions as JSON. Nothing when the topic or the group is there or not as it should be. */
     createGroup: `WITH g AS (
-  INSERT INTO ${s}.groups (topic_id, name) SELECT id, $2::text FROM ${s}.topics WHERE name = $1::text ON CONFLICT DO NOTHING RETURNING id, topic_id)
-INSERT INTO ${s}.cursors (group_id, pid, watermark, handed) SELECT g.id, p.id, start.at, start.at FROM g JOIN ${s}.partitions p ON p.topic_id = g.topic_id ${startOffset(s)}
-RETURNING group_id`,
+  INSERT INTO ${s}.groups (topic_id, name) SELECT id, $2::text FROM ${s}.topics WHERE name = $1::text ON CONFLICT DO NOTHING RETURNING id, topic_id),
+c AS (
+  INSERT INTO ${s}.cursors (group_id, pid, watermark) SELECT g.id, p.id, start.at FROM g JOIN ${s}.partitions p ON p.topic_id = g.topic_id ${startOffset(s)} RETURNING *)
+INSERT INTO ${s}.handed (group_id, pid, below) SELECT group_id, pid, watermark FROM c RETURNING group_id`,
     deleteGroup: `DELETE FROM ${s}.groups g USING ${s}.topics t WHERE t.id = g.topic_id AND t.name = $1::text AND g.name = $2::text`,
     groups: `SELECT g.name,
   (SELECT count(*) FROM ${s}.members m WHERE m.group_id = g.id AND m.expires_at > clock_timestamp())::int AS members,
@@ -104,7 +111,9 @@ idle AS MATERIALIZED (
 target AS MATERIALIZED (
   SELECT c.group_id, c.pid, start.at FROM idle JOIN ${s}.cursors c ON c.group_id = idle.id JOIN ${s}.partitions p ON p.id = c.pid ${startOffset(s)} ORDER BY c.pid FOR NO KEY UPDATE OF c),
 moved AS (
-  UPDATE ${s}.cursors c SET watermark = t.at, handed = t.at, above = NULL, above_from = NULL, epoch = c.epoch + 1, owner = NULL, expires_at = '-infinity' FROM target t WHERE c.group_id = t.group_id AND c.pid = t.pid),
+  UPDATE ${s}.cursors c SET watermark = t.at, above = NULL, above_from = NULL, epoch = c.epoch + 1, owner = NULL, expires_at = '-infinity' FROM target t WHERE c.group_id = t.group_id AND c.pid = t.pid),
+noted AS (
+  UPDATE ${s}.handed h SET epoch = -1, below = t.at FROM target t WHERE h.group_id = t.group_id AND h.pid = t.pid),
 started AS (
   DELETE FROM ${s}.starts USING idle WHERE group_id = idle.id)
 SELECT (SELECT count(*) FROM g)::int AS found, (SELECT count(*) FROM idle)::int AS idle`,
