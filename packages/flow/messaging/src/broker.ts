@@ -62,7 +62,7 @@ export interface SubscribeOptions<T = Uint8Array> {
   abortGraceMs?: number | undefined
   /** @default 30_000 */
   drainMs?: number | undefined
-  /** Messages handed over and not started, a topic. @default 100 */
+  /** Messages handed over and not started, a topic; at least one a partition that this member owns. @default 100 */
   prefetch?: number | undefined
   /** Messages held beyond the watermark, a partition. @default 1_000 */
   maxInFlight?: number | undefined

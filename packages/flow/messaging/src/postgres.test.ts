@@ -3,7 +3,7 @@ import { after, test } from 'node:test'
 import { deferred } from '#internal/abort'
 import { openDatabase } from '@core-backend/testkit/postgres'
 import { waitUntil } from '@core-backend/testkit/wait-until'
-import type { OutgoingMessage } from './driver.ts'
+import type { Delivery, OutgoingMessage } from './driver.ts'
 import { ids, killable, member, never, outgoing, series, tampered } from './postgres.fixture.ts'
 import { postgresDriver } from './postgres.ts'
 
@@ -295,6 +295,35 @@ test('a process that dies leaves its window suspect; one that lets go does not',
   await third.leave()
   await second.close()
   await first.driver.close()
+})
+
+test('after large bodies fewer are asked for, and all come', async () => {
+  const name = freshSchema()
+  const asked: number[] = []
+  const driver = postgresDriver({
+    schema: name,
+    client: {
+      query: (text, values) => {
+        if (/^SELECT .*\.fetch\(/.test(text)) asked.push(Number(String(values![5]).slice(1, -1)))
+        return db.client.query(text, values)
+      },
+    },
+  })
+  await driver.admin.createTopic('orders', one)
+  await driver.admin.createGroup('orders', 'g', 'earliest')
+  const value = new Uint8Array(900_000)
+  for (let i = 0; i < 4; i++) await driver.publish(series('orders', 10, `${i}-`, { value }), { signal: never })
+  const reader = await member(driver, 'orders', 'g')
+  const taken: Delivery[] = []
+  while (taken.length < 40) taken.push(...(await reader.consumption.fetch(new Map([[0, 20]]), { signal: never })))
+  assert.equal(taken.length, 40)
+  assert.equal(asked[0], 20)
+  assert.ok(
+    asked.slice(1).every((n) => n === 9),
+    `asked for ${asked.join(', ')}`,
+  )
+  await reader.leave()
+  await driver.close()
 })
 
 test('a restarted process of the same name has its partitions back at once, and suspects what it held', async () => {

@@ -39,6 +39,17 @@ test('what is published in one turn goes in one call, as large as the driver lik
   assert.deepEqual(calls, [['a', 'b', 'c'], ['d', 'e', 'f'], ['g']])
 })
 
+test('large bodies make small batches', async () => {
+  const { broker: one, calls } = broker(allStored, { publish: { maxBatch: 100, inFlight: 1 } })
+  const value = new Uint8Array(900_000)
+  const results = await one.publishBatch(Array.from({ length: 12 }, (_, i) => ({ topic: 't', id: String(i), value })))
+  assert.ok(results.every(({ status }) => status === 'stored'))
+  assert.deepEqual(
+    calls.map((ids) => ids.length),
+    [5, 5, 2],
+  )
+})
+
 test('no more calls are under way than the driver takes; what comes meanwhile is gathered', async () => {
   const gates = [deferred(), deferred(), deferred()]
   let call = 0

@@ -169,14 +169,17 @@ export function createPublisher(driver: BrokerDriver, options: PublisherOptions)
     scheduled = false
     while (inFlight < maxInFlight && queue.size > 0) {
       const batch: Pending[] = []
-      while (batch.length < maxBatch && queue.size > 0) {
+      let bytes = 0
+      while (batch.length < maxBatch && bytes < maxBatchBytes && queue.size > 0) {
         const entry = queue.shift()!
         if (entry.lane && entry.lane.outstanding > 0) {
           // What became of those before it is not known yet.
           queue.unshift(entry)
           break
         }
-        if (entry.state === 'queued') batch.push(entry)
+        if (entry.state !== 'queued') continue
+        batch.push(entry)
+        bytes += entry.message.value.length
       }
       if (batch.length === 0) return
       for (const entry of batch)
@@ -349,6 +352,9 @@ export function createPublisher(driver: BrokerDriver, options: PublisherOptions)
     },
   }
 }
+
+/** A batch is closed when its bodies have reached this. */
+const maxBatchBytes = 4_194_304
 
 const behindAFailure = ({ topic, key }: { topic: string; key?: string | undefined }): MessagingError =>
   publishRefused(topic, `an earlier message of key ${JSON.stringify(key)} in the batch was not stored`, true)

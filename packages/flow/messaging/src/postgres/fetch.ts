@@ -46,7 +46,7 @@ export interface FetchDeps {
   touched(): void
 }
 
-/** Bodies of a batch up to which the next one is read while this one is worked on. */
+/** Bodies of a batch: up to here the next one is read while this one is worked on, and twice of it is the most that is asked for, as far as can be told from the last one. */
 const aheadBytes = 4_194_304
 const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
 
@@ -58,6 +58,7 @@ export function createFetch({ heads, readings, rows, check, over, held, touched 
   const toMessage = createReader()
   let reading: Promise<void> | undefined
   let lastBytes = 0
+  let lastAverage = 0
 
   const read = async (asked: readonly Asked[]): Promise<void> => {
     const ends = asked.map((one) => heads.next(one.reading.pid))
@@ -71,6 +72,7 @@ export function createFetch({ heads, readings, rows, check, over, held, touched 
       of.ready.push({ partition, epoch, position: String(row.offset), message: toMessage(row), suspect: row.offset < of.suspectBelow })
       lastBytes += row.value?.length ?? 0
     }
+    if (got.length > 0) lastAverage = lastBytes / got.length
     asked.forEach((one, i) => {
       // No rows may also mean that the lease had run out there: then nothing is known.
       if (held(one.reading)) one.reading.seen = one.reading.ready.length < one.n ? Math.max(ends[i]!, one.reading.from) : one.reading.from
@@ -88,8 +90,10 @@ export function createFetch({ heads, readings, rows, check, over, held, touched 
 
   const unread = (wants: ReadonlyMap<number, number>): Asked[] => {
     const asked: Asked[] = []
-    for (const [partition, n] of wants) {
+    const most = Math.max(1, Math.floor((2 * aheadBytes) / (lastAverage || 1) / wants.size))
+    for (const [partition, wanted] of wants) {
       const one = readings.get(partition)
+      const n = Math.min(wanted, most)
       if (one && n > 0 && one.ready.length === 0 && heads.next(one.pid) > one.seen && held(one)) asked.push({ reading: one, n })
     }
     return asked
