@@ -292,7 +292,12 @@ export function createBroker<C extends Capabilities>(driver: BrokerDriver<C>, op
 
     health: async ({ signal } = {}) => {
       const started = clock.monotonic()
-      const limit = AbortSignal.any([...(signal ? [signal] : []), AbortSignal.timeout(5_000)])
+      const [late, answered] = [new AbortController(), new AbortController()]
+      clock.sleep(5_000, { signal: answered.signal, background: true }).then(
+        () => late.abort(new Error('no answer within 5 s')),
+        () => undefined,
+      )
+      const limit = signal ? AbortSignal.any([signal, late.signal]) : late.signal
       const report = { driver: driver.name, stuck: stats.stuck }
       try {
         const { details = {} } = await driver.ping({ signal: limit })
@@ -301,6 +306,8 @@ export function createBroker<C extends Capabilities>(driver: BrokerDriver<C>, op
         return { ...report, status: degraded ? 'degraded' : 'ok', latencyMs: clock.monotonic() - started, details, ...(error === undefined ? {} : { error }) }
       } catch (error) {
         return { ...report, status: 'down', latencyMs: undefined, details: {}, error }
+      } finally {
+        answered.abort()
       }
     },
 

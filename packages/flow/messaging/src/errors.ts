@@ -19,6 +19,7 @@ export type MessagingErrorCode =
   | 'ERR_MESSAGING_CRASH_LOOP'
   | 'ERR_MESSAGING_CONNECTION'
   | 'ERR_MESSAGING_CLIENT_MISSING'
+  | 'ERR_MESSAGING_MISSED'
 
 /** What this package throws, but for misuse, which is a `TypeError` or a `RangeError`. */
 export class MessagingError extends Error {
@@ -46,6 +47,16 @@ export const publishUnknown = (topic: string, cause: unknown): MessagingError =>
 
 export const topicNotFound = (topic: string): MessagingError =>
   new MessagingError('ERR_MESSAGING_TOPIC_NOT_FOUND', `There is no topic ${topic}: create it, or use topics: 'create'`, { retryable: false })
+
+/** Who reads without a group is not waited for: what nobody else needs may be removed before it comes to it. */
+export const missedMessages = (topic: string, partition: number, n: number): MessagingError =>
+  new MessagingError(
+    'ERR_MESSAGING_MISSED',
+    `${n} messages of partition ${partition} of ${topic} were removed before this listener without a group read them`,
+    {
+      retryable: true,
+    },
+  )
 
 export const closedError = (what: string): MessagingError => new MessagingError('ERR_MESSAGING_CLOSED', `${what} is closed`, { retryable: false })
 

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { deferred } from '#internal/abort'
 import { type Broker, createBroker } from './broker.ts'
 import { memoryDriver } from './memory.ts'
 import { memoryStore, type MemoryStoreOptions } from './memory-store.ts'
@@ -26,6 +27,34 @@ test('a full topic refuses with a retryable error, until its group has read', as
   await broker.publish({ topic: 't', value })
   assert.ok(store.messageCount('t') <= 3)
   await clock.run(() => subscription.close())
+})
+
+test('a listener without a group that reads too slowly is told what it missed, and goes on', async () => {
+  const { store, clock } = open({ maxMessages: 3 })
+  const errors: unknown[] = []
+  const broker = createBroker(memoryDriver({ store }), {
+    clock,
+    partitions: 1,
+    hooks: { onError: ({ error }) => errors.push((error as { code: string }).code) },
+  })
+  await broker.createTopic('t')
+  const seen: string[] = []
+  const gate = deferred()
+  await broker.subscribe('t', { prefetch: 1 }, async ({ id }) => {
+    seen.push(id)
+    await gate.promise
+  })
+  for (const id of 'abcdefgh') {
+    await broker.publish({ topic: 't', id, value })
+    await clock.advance(1)
+  }
+  gate.resolve()
+  await clock.advance(1_000)
+  assert.equal(seen[0], 'a')
+  assert.equal(seen.at(-1), 'h')
+  assert.ok(seen.length < 8)
+  assert.deepEqual([...new Set(errors)], ['ERR_MESSAGING_MISSED'])
+  await clock.run(() => broker.close())
 })
 
 test("overflow: 'wait' lets the publisher wait for room", async () => {

@@ -1,7 +1,7 @@
 import { deferred } from '#internal/abort'
 import type { Clock } from '#internal/clock'
 import type { BrokerDriver, Capabilities, Consumption, Delivery, Ownership } from './driver.ts'
-import { closedError, MessagingError, topicNotFound } from './errors.ts'
+import { closedError, missedMessages, MessagingError, topicNotFound } from './errors.ts'
 import { createLeases, type LeaseStore } from './leases.ts'
 import { type MemoryCursor, type MemoryLog, type MemoryStore, type MemoryStoreInternals, memoryStore, type MemoryTopic } from './memory-store.ts'
 
@@ -205,7 +205,11 @@ function broadcast(store: MemoryStoreInternals, topic: MemoryTopic, owner: Owner
         const deliveries: Delivery[] = []
         for (const [partition, n] of wants) {
           const log = topic.logs[partition]!
-          const from = Math.max(positions[partition]!, log.base)
+          const from = positions[partition]!
+          if (from < log.base && deliveries.length === 0) {
+            positions[partition] = log.base
+            throw missedMessages(topic.name, partition, log.base - from)
+          }
           for (const entry of log.entries.slice(from - log.base, from - log.base + n)) {
             deliveries.push({ partition, epoch: 1, position: String(entry.offset), message: entry.message, suspect: false })
             positions[partition] = entry.offset + 1

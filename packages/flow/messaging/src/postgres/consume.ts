@@ -1,6 +1,6 @@
 import type { Clock } from '#internal/clock'
 import type { Consumption, Ownership, Progress } from '../driver.ts'
-import { MessagingError, topicNotFound } from '../errors.ts'
+import { MessagingError, missedMessages, topicNotFound } from '../errors.ts'
 import { createLeases } from '../leases.ts'
 import { toBitmap } from './bitmap.ts'
 import type { TopicEntry } from './catalog.ts'
@@ -38,13 +38,26 @@ export async function listenOnly(deps: ConsumeDeps, topic: TopicEntry, owner: Ow
     readings.set(partition, startReading({ pid, partition, epoch: 1, suspectBelow: 0, from }))
     owner.assigned(partition, 1)
   })
+  let missed: MessagingError | undefined
   return {
     fetch: createFetch({
       ...deps,
       readings,
-      check: () => undefined,
+      check: () => {
+        const error = missed
+        missed = undefined
+        if (error) throw error
+      },
       held: () => true,
-      rows: (asked) => connection.run<MessageRow>(sql.read, [list(asked, pidOf), list(asked, (a) => a.reading.from), list(asked, (a) => a.n)]),
+      rows: async (asked) => {
+        const got = await connection.run<MessageRow>(sql.read, [list(asked, pidOf), list(asked, (a) => a.reading.from), list(asked, (a) => a.n)])
+        for (const { reading } of asked) {
+          const first = got.find((row) => row.pid === reading.pid)
+          // Offsets have no gaps of their own.
+          if (first && first.offset > reading.from) missed = missedMessages(topic.name, reading.partition, first.offset - reading.from)
+        }
+        return got
+      },
     }),
     begin: async () => 1,
     settle: async (progress) => progress.map(() => 'settled'),

@@ -216,6 +216,24 @@ test('a topic without groups keeps its messages for the first one that comes; ke
   await driver.close()
 })
 
+test('a listener without a group that reads too slowly is told what it missed, and goes on', async () => {
+  const { driver, turn } = await stage()
+  await driver.admin.createTopic('orders', one)
+  await driver.admin.createGroup('orders', 'g', 'earliest')
+  const listener = await member(driver, 'orders', undefined)
+  const reader = await member(driver, 'orders', 'g')
+  await driver.publish(series('orders', 10), { signal: never })
+  await reader.settle(await reader.take(10))
+  await turn()
+  await driver.publish([outgoing('orders', 'next')], { signal: never })
+  await turn()
+  await assert.rejects(listener.take(1), { code: 'ERR_MESSAGING_MISSED', message: /^10 messages of partition 0 of orders/ })
+  assert.deepEqual(ids(await listener.take(1)), ['next'])
+  await reader.leave()
+  await listener.leave()
+  await driver.close()
+})
+
 test('what is older than maxAgeMs goes, read or not, and what was unread is counted', async () => {
   const { name, driver, removed, turn } = await stage()
   await driver.admin.createTopic('orders', { partitions: 1, keep: false, maxAgeMs: 60_000 })
