@@ -109,3 +109,32 @@ test('a broker that stores no dead letter keeps the message', async () => {
   assert.equal(await broker.deadLetters('t', 'g').count(), 1)
   await broker.close()
 })
+
+test('a replay that gets no answer sends nothing more, and says of every letter that it may be tried again', async () => {
+  const driver = memoryDriver()
+  let sent = 0
+  let answering = true
+  const broker = createBroker({
+    ...driver,
+    publish: (messages, options) => {
+      if (answering) return driver.publish(messages, options)
+      sent += messages.length
+      return Promise.resolve(messages.map(() => ({ status: 'unknown' as const, error: new Error('no answer') })))
+    },
+  })
+  await broker.subscribe('t', { group: 'g', retry: { maxAttempts: 1 } }, () => {
+    throw new Error('bad')
+  })
+  for (let i = 0; i < 5; i++) await broker.publish({ topic: 't', value })
+  const letters = broker.deadLetters('t', 'g')
+  await waitUntil(async () => (await letters.count()) === 5)
+  answering = false
+  const outcomes = await letters.replay({ filter: () => true })
+  assert.deepEqual(
+    outcomes.map(({ outcome }) => outcome),
+    ['failed', 'failed', 'failed', 'failed', 'failed'],
+  )
+  assert.equal(sent, 1)
+  assert.equal(await letters.count(), 5)
+  await broker.close()
+})

@@ -184,6 +184,29 @@ export const lifecycleCases: readonly Definition[] = [
     },
   },
   {
+    name: 'a broker that closes while it subscribes leaves no member behind',
+    needs: needs.history,
+    run: async (stage) => {
+      const observer = await stage.broker()
+      const topic = stage.topic()
+      await observer.createTopic(topic, { groups: ['g'] })
+      for (let turns = 0; turns < 8; turns++) {
+        const broker = await stage.broker()
+        const subscribing = broker
+          .subscribe(topic, { group: 'g' }, () => undefined)
+          .then(
+            () => undefined,
+            (error: unknown) => error as { code?: string },
+          )
+        for (let i = 0; i < turns; i++) await Promise.resolve()
+        await broker.close()
+        const error = await subscribing
+        if (error) assert.equal(error.code, 'ERR_MESSAGING_CLOSED')
+      }
+      await observer.resetGroup(topic, 'g', { to: 'earliest' })
+    },
+  },
+  {
     name: 'both have Symbol.asyncDispose, for await using',
     run: async (stage) => {
       const broker = await stage.broker()

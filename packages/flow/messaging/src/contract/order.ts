@@ -247,6 +247,50 @@ export const orderCases: readonly Definition[] = [
     },
   },
   {
+    name: 'what an owner took over as done stays done, also when its first settlement fails',
+    needs: needs.sever,
+    leases: true,
+    run: async (stage) => {
+      const client = await stage.client()
+      const broker = await stage.broker()
+      const topic = stage.topic()
+      await broker.createTopic(topic, { partitions: 1, groups: ['g'] })
+      await stage.publish(broker, keyed(topic, 10, 10))
+      const gate = stage.gate()
+      const first = await stage.listen(client.broker, topic, { group: 'g', concurrency: 10, flushMs: 5 }, ({ key }) =>
+        key === 'key-0' ? gate.promise : undefined,
+      )
+      await stage.until(async () => first.done.length === 9 && (await broker.lag(topic, 'g')).messages === 1, 'nine of ten, stored beyond the first')
+      await stage.sever(client)
+      let failures = 2
+      const heir = await stage.client({}, (driver) => ({
+        ...driver,
+        consume: async (...args) => {
+          const consumption = await driver.consume(...args)
+          return {
+            ...consumption,
+            settle: (progress) => (failures-- > 0 ? Promise.reject(new Error('no answer')) : consumption.settle(progress)),
+          }
+        },
+      }))
+      const second = await stage.listen(heir.broker, topic, { group: 'g', concurrency: 10, flushMs: 5 })
+      await stage.untilRead(broker, topic, 'g')
+      assert.ok(failures < 0, 'a settlement failed')
+      await second.subscription.close()
+      assert.deepEqual(
+        second.done.map(({ key }) => key),
+        ['key-0'],
+      )
+      await stage.publish(broker, [{ topic, key: 'last', value: bytes('0') }])
+      const third = await stage.listen(broker, topic, { group: 'g' })
+      await stage.untilRead(broker, topic, 'g')
+      assert.deepEqual(
+        third.done.map(({ key }) => key),
+        ['last'],
+      )
+    },
+  },
+  {
     name: 'pause starts nothing more and keeps its partitions; resume goes on',
     run: async (stage) => {
       const broker = await stage.broker()
