@@ -1,6 +1,8 @@
+import { checkOptions } from '#internal/options'
 import type { BrokerDriver, Capabilities, GroupInfo, Start, StoredMessage } from './driver.ts'
 import { unsupported } from './errors.ts'
 import { checkGroup, checkTopic, retryTopic } from './names.ts'
+import { groupChecks, peekChecks, resetChecks, topicChecks } from './options.ts'
 import type { Topology } from './topology.ts'
 
 /** What a topic is made with. */
@@ -86,10 +88,11 @@ export function createAdministration(
   }
 
   return {
-    createTopic: async (topic, { partitions: n = partitions, groups = [], retention } = {}) => {
+    createTopic: async (topic, options = {}) => {
       check(topic)
+      checkOptions('createTopic', options, topicChecks)
+      const { partitions: n = partitions, groups = [], retention } = options
       groups.forEach(checkGroup)
-      if (!(Number.isInteger(n) && n >= 1 && n <= 1_024)) throw new RangeError(`partitions must be an integer from 1 to 1024, got ${n}`)
       await driver.admin.createTopic(topic, { partitions: n, keep: false, maxAgeMs: retention?.maxAgeMs })
       topology.forget(topic)
       for (const group of groups) await driver.admin.createGroup(topic, group, startOf(undefined))
@@ -109,10 +112,11 @@ export function createAdministration(
       assertOpen()
       return (await driver.admin.topics()).map((one) => one.topic).filter((topic) => !reserved.some((end) => topic.endsWith(end)))
     },
-    createGroup: async (topic, group, { start } = {}) => {
+    createGroup: async (topic, group, options = {}) => {
       check(topic, group)
+      checkOptions('createGroup', options, groupChecks)
       await topology.ensureTopic(topic)
-      await driver.admin.createGroup(topic, group, startOf(start))
+      await driver.admin.createGroup(topic, group, startOf(options.start))
     },
     deleteGroup: async (topic, group) => {
       check(topic, group)
@@ -129,15 +133,18 @@ export function createAdministration(
       const infos = [await groupInfo(topic, group), await groupInfo(retryTopic(topic, group), group)]
       return { messages: infos.reduce((sum, info) => sum + (info?.lag ?? 0), 0), approximate: infos.some((info) => info?.approximate) }
     },
-    peek: async (topic, { partition = 0, after, limit = 50 } = {}) => {
+    peek: async (topic, options = {}) => {
       check(topic)
+      checkOptions('peek', options, peekChecks)
+      const { partition = 0, after, limit = 50 } = options
       needsHistory('peek')
       return (await driver.log.read(topic, partition, after, limit)).map(({ position, message }) => ({ ...message, partition, position }))
     },
-    resetGroup: async (topic, group, { to }) => {
+    resetGroup: async (topic, group, options) => {
       check(topic, group)
+      checkOptions('resetGroup', options, resetChecks, ['to'])
       needsHistory('resetGroup')
-      await driver.log.seek(topic, group, to)
+      await driver.log.seek(topic, group, options.to)
     },
   }
 }

@@ -1,5 +1,6 @@
 import type { Clock } from '#internal/clock'
 import { systemClock } from '#internal/clock'
+import { checkOptions, having, isFunction, shown } from '#internal/options'
 import { uuidv7 } from '#internal/uuid'
 import { type Administration, createAdministration } from './administration.ts'
 import { createDeadLetters, type DeadLetters, ensureRetrySource, letterSender } from './dead-letters.ts'
@@ -8,6 +9,7 @@ import { closedError, unsupported } from './errors.ts'
 import type { Hooks, Tracing } from './hooks.ts'
 import type { Codec, MessageInput } from './message.ts'
 import { checkGroup, checkSuffix, checkTopic, retryTopic } from './names.ts'
+import { brokerChecks, signalChecks, subscribeChecks } from './options.ts'
 import { type BatchResult, createPublisher, type Published, type PublishOptions } from './publisher.ts'
 import { createPuller, type Puller } from './pull.ts'
 import { retryPolicy, type RetryOptions } from './retry.ts'
@@ -110,8 +112,9 @@ export interface Broker<C extends Capabilities = Capabilities> extends Administr
 
 /** Makes a broker of a driver: `createBroker(memoryDriver())`. */
 export function createBroker<C extends Capabilities>(driver: BrokerDriver<C>, options: BrokerOptions = {}): Broker<C> {
+  having('publish', 'consume', 'ping', 'close')(driver, 'createBroker: driver')
+  checkOptions('createBroker', options, brokerChecks)
   const { clock = systemClock, topics: mode = 'create', partitions = 4, deadLetterSuffix: suffix = '.dlq', hooks = {}, tracing, random = Math.random } = options
-  if (!(Number.isInteger(partitions) && partitions >= 1)) throw new RangeError(`partitions must be an integer of at least 1, got ${partitions}`)
   checkSuffix(suffix)
   const reserved = ['.retry', suffix]
   const { capabilities } = driver
@@ -136,22 +139,15 @@ export function createBroker<C extends Capabilities>(driver: BrokerDriver<C>, op
 
   const subscribe = async <T>(given: string | readonly string[], plan: SubscribeOptions<T>, handler: Handler<T>): Promise<Subscription> => {
     assertOpen()
-    if (typeof handler !== 'function') throw new TypeError(`The handler must be a function, got ${typeof handler}`)
+    if (typeof given !== 'string' && !Array.isArray(given))
+      throw new TypeError(`subscribe: topics must be a string or an array of strings, got ${shown(given)}`)
+    checkOptions('subscribe', plan, subscribeChecks)
+    isFunction(handler, 'subscribe: handler')
     plan.signal?.throwIfAborted()
-    const names = [...new Set(typeof given === 'string' ? [given] : given)]
+    const names: readonly string[] = [...new Set(typeof given === 'string' ? [given] : given)]
     if (names.length === 0) throw new RangeError('subscribe needs at least one topic')
     for (const topic of names) checkTopic(topic, reserved)
     const { group, order = 'key', retry = {}, concurrency = 1, prefetch = 100, maxInFlight = 1_000, deadLetter } = plan
-    for (const [name, value] of Object.entries({ concurrency, prefetch, maxInFlight }))
-      if (!(value >= 1)) throw new RangeError(`${name} must be at least 1, got ${value}`)
-    for (const name of ['handlerTimeoutMs', 'abortGraceMs', 'drainMs', 'maxCrashes', 'flushMs', 'flushEvery'] as const) {
-      const value = plan[name]
-      if (value !== undefined && !(typeof value === 'number' && value >= 0))
-        throw new RangeError(`${name} must be a number of at least 0, got ${JSON.stringify(value)}`)
-    }
-    if (!['key', 'partition', 'none'].includes(order)) throw new RangeError(`order must be 'key', 'partition' or 'none', got ${JSON.stringify(order)}`)
-    if (plan.codec !== undefined && typeof plan.codec.decode !== 'function')
-      throw new TypeError('codec must have encode and decode: json(schema) makes one of a schema')
     if (group === undefined) {
       if (deadLetter) throw new TypeError('deadLetter needs a group: a broadcast has no dead letters')
       if (plan.start !== undefined && plan.start !== 'latest') throw new TypeError('start needs a group: a broadcast begins at the latest message')
@@ -259,6 +255,7 @@ export function createBroker<C extends Capabilities>(driver: BrokerDriver<C>, op
     publishBatch: publisher.publishBatch,
     subscribe,
     pull: async (topics, plan) => {
+      checkOptions('pull', plan, subscribeChecks, ['group'])
       const { prefetch = 100 } = plan
       return createPuller(clock, (handler) => subscribe(topics, { ...plan, prefetch, concurrency: prefetch }, handler))
     },
@@ -290,7 +287,9 @@ export function createBroker<C extends Capabilities>(driver: BrokerDriver<C>, op
       }
     },
 
-    health: async ({ signal } = {}) => {
+    health: async (options = {}) => {
+      checkOptions('health', options, signalChecks)
+      const { signal } = options
       const started = clock.monotonic()
       const [late, answered] = [new AbortController(), new AbortController()]
       clock.sleep(5_000, { signal: answered.signal, background: true }).then(

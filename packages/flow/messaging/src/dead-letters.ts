@@ -1,9 +1,11 @@
 import { createHash } from 'node:crypto'
 import type { Clock } from '#internal/clock'
+import { checkOptions } from '#internal/options'
 import type { BrokerDriver, LogEntry, Mark, PublishResult } from './driver.ts'
 import { isRetryable } from './errors.ts'
 import type { Job } from './job.ts'
 import { checkHeaders, deadLetterTopic, retryTopic } from './names.ts'
+import { discardChecks, listChecks, replayChecks } from './options.ts'
 import type { Publisher } from './publisher.ts'
 import type { Topology } from './topology.ts'
 import { copyOf, diagnosis, header, originHeaders, trailOf, userHeaders } from './wire.ts'
@@ -229,8 +231,9 @@ export function createDeadLetters({ driver, publisher, topology, clock, suffix }
       return n
     },
 
-    list: async ({ after, limit = 50, filter, scan = 1_000 } = {}) => {
-      if (!(limit >= 1)) throw new RangeError(`limit must be at least 1, got ${limit}`)
+    list: async (options = {}) => {
+      checkOptions('list', options, listChecks)
+      const { after, limit = 50, filter, scan = 1_000 } = options
       const page: DeadLetter[] = []
       let scanned = 0
       for await (const letter of letters(after)) {
@@ -245,7 +248,9 @@ export function createDeadLetters({ driver, publisher, topology, clock, suffix }
       return undefined
     },
 
-    replay: async ({ ids, filter, order = 'oldest', limit = Infinity, ratePerSecond, dryRun = false, maxReplays = 3, edit, signal }) => {
+    replay: async (options) => {
+      checkOptions('replay', options, replayChecks)
+      const { ids, filter, order = 'oldest', limit = Infinity, ratePerSecond, dryRun = false, maxReplays = 3, edit, signal } = options
       if (ratePerSecond !== undefined && !(ratePerSecond > 0)) throw new RangeError(`ratePerSecond must be above 0, got ${ratePerSecond}`)
       const found = await select({ ids, filter }, 'replay')
       if (order === 'newest') found.reverse()
@@ -279,6 +284,7 @@ export function createDeadLetters({ driver, publisher, topology, clock, suffix }
     },
 
     discard: async (which) => {
+      checkOptions('discard', which, discardChecks)
       const found = await select(which, 'discard', true)
       await mark(found.flat(), 'discarded')
       return found.map(([letter]) => letter!.letterId)

@@ -1,3 +1,4 @@
+import { type Checks, checkOptions, isFunction, number, oneOf } from '#internal/options'
 import type { BrokerDriver, Capabilities, Consumption, Delivery, OutgoingMessage, PublishResult } from './driver.ts'
 import { MessagingError } from './errors.ts'
 
@@ -22,8 +23,11 @@ export interface FaultOptions {
 
 type Driver<C extends Capabilities> = BrokerDriver<C>
 
-function chance({ rate = 0.1, random = seededRandom(1) }: FaultOptions): () => boolean {
-  if (!(rate >= 0 && rate <= 1)) throw new RangeError(`rate must be in [0, 1], got ${rate}`)
+const faultChecks: Checks<FaultOptions> = { rate: number(0, 1), random: isFunction }
+
+function chance(options: FaultOptions): () => boolean {
+  checkOptions('fault', options, faultChecks)
+  const { rate = 0.1, random = seededRandom(1) } = options
   return () => random() < rate
 }
 
@@ -68,10 +72,13 @@ export interface FailPublishOptions extends FaultOptions {
   error?: unknown
 }
 
+const failChecks: Checks<FailPublishOptions> = { ...faultChecks, when: isFunction, status: oneOf('rejected', 'unknown'), error: () => undefined }
+
 /** Lets some messages, or those that `when` names, fail; after one of a key, the later ones of that key in the call too. */
 export function failPublish<C extends Capabilities>(driver: Driver<C>, options: FailPublishOptions = {}): Driver<C> {
-  const { when = () => true, status = 'rejected' } = options
-  const hit = chance({ rate: options.when ? 1 : undefined, ...options })
+  checkOptions('failPublish', options, failChecks)
+  const { when = () => true, status = 'rejected', rate = options.when ? 1 : undefined, random } = options
+  const hit = chance({ rate, random })
   const error = options.error ?? new MessagingError('ERR_MESSAGING_CONNECTION', 'A fault was injected', { retryable: true })
   return {
     ...driver,

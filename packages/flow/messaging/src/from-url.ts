@@ -1,7 +1,9 @@
+import { checkOptions, isSignal, isString } from '#internal/options'
 import { type Broker, type BrokerOptions, createBroker } from './broker.ts'
 import type { BrokerDriver } from './driver.ts'
 import { errorText, MessagingError } from './errors.ts'
 import { memoryDriver } from './memory.ts'
+import { brokerChecks } from './options.ts'
 import { fromEnv } from './settings.ts'
 
 /** The broker's options, and a signal for the connecting. */
@@ -22,6 +24,7 @@ export interface BrokerUrl {
 
 /** Splits `scheme://user:password@host:port,host:port/path?name=value`. Throws `RangeError` without showing the password. */
 export function parseBrokerUrl(text: string): BrokerUrl {
+  isString(text, 'A broker URL')
   const match = /^([a-z][a-z0-9+.-]*):(?:\/\/(?:([^@/?#]*)@)?([^/?#]*))?([^?#]*)(?:\?([^#]*))?$/i.exec(text)
   if (!match) throw new RangeError(`Bad broker URL ${JSON.stringify(withoutPassword(text))}: scheme://user:password@host:port/path`)
   const [, scheme = '', credentials, hosts = '', path = '', query = ''] = match
@@ -60,7 +63,9 @@ const schemes: Record<string, (url: BrokerUrl, signal: AbortSignal | undefined) 
 }
 
 /** Connects to the broker of a URL, `memory:` or `postgres://…`; driver and client are loaded only now. What it opened, `close` closes. */
-export async function brokerFromUrl(url: string, { signal, ...options }: FromUrlOptions = {}): Promise<Broker> {
+export async function brokerFromUrl(url: string, given: FromUrlOptions = {}): Promise<Broker> {
+  checkOptions('brokerFromUrl', given, { ...brokerChecks, signal: isSignal })
+  const { signal, ...options } = given
   const parsed = parseBrokerUrl(url)
   const open = schemes[parsed.scheme]
   if (!open) throw new RangeError(`No driver for ${parsed.scheme}: in a broker URL; there are ${Object.keys(schemes).join(', ')}`)
@@ -69,7 +74,7 @@ export async function brokerFromUrl(url: string, { signal, ...options }: FromUrl
 }
 
 /** The broker that `BROKER_URL` names, with the dead-letter suffix of `QUEUE_DLQ_SUFFIX`. */
-export function brokerFromEnv(env: Record<string, string | undefined> = process.env, options: FromUrlOptions = {}): Promise<Broker> {
+export async function brokerFromEnv(env: Record<string, string | undefined> = process.env, options: FromUrlOptions = {}): Promise<Broker> {
   const settings = fromEnv(env)
   return brokerFromUrl(settings.brokerUrl, { deadLetterSuffix: settings.deadLetterSuffix, ...options })
 }

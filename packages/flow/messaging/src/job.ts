@@ -1,6 +1,8 @@
+import { checkOptions, isString } from '#internal/options'
 import type { Delivery } from './driver.ts'
 import type { Message } from './message.ts'
 import { checkHeaders } from './names.ts'
+import { letterChecks, retryChecks } from './options.ts'
 import type { Owned } from './owned.ts'
 import type { Lane } from './owned.ts'
 import { type Trail, trailOf } from './wire.ts'
@@ -103,12 +105,15 @@ export class Job implements HandlerContext {
     this.message = undefined
   }
 
-  retry({ delayMs }: { delayMs?: number } = {}): void {
-    if (delayMs !== undefined && !(delayMs >= 0)) throw new RangeError(`delayMs must be at least 0, got ${delayMs}`)
-    this.said = { kind: 'retry', delayMs }
+  retry(options: { delayMs?: number } = {}): void {
+    checkOptions('ctx.retry', options, retryChecks)
+    this.said = { kind: 'retry', delayMs: options.delayMs }
   }
-  deadLetter(reason: string, { error, headers = {} }: { error?: unknown; headers?: Readonly<Record<string, string>> } = {}): void {
+  deadLetter(reason: string, options: { error?: unknown; headers?: Readonly<Record<string, string>> } = {}): void {
     if (this.group === undefined) throw new TypeError('There are no dead letters without a group')
+    isString(reason, 'ctx.deadLetter: reason')
+    checkOptions('ctx.deadLetter', options, letterChecks)
+    const { error, headers = {} } = options
     this.said = { kind: 'deadLetter', reason, error, headers: checkHeaders(headers) }
   }
   skip(): void {

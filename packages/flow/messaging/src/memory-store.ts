@@ -1,5 +1,6 @@
 import type { Clock } from '#internal/clock'
 import { systemClock } from '#internal/clock'
+import { type Checks, checkOptions, integer, isClock, isFunction, number, oneOf } from '#internal/options'
 import type { LetterMark, OutgoingMessage, PublishResult, Start, StoredMessage, TopicSpec } from './driver.ts'
 import { MessagingError, topicNotFound } from './errors.ts'
 import { uniqueName } from './names.ts'
@@ -91,8 +92,17 @@ export interface MemoryStoreInternals extends MemoryStore {
   roomFreed(): void
 }
 
+const checks: Checks<MemoryStoreOptions> = {
+  clock: isClock,
+  maxMessages: integer(1),
+  overflow: oneOf('reject', 'wait', 'drop-oldest'),
+  onRemovedUnread: isFunction,
+  dedupeWindowMs: number(0),
+}
+
 /** Makes a place where memory drivers keep messages. */
 export function memoryStore(options: MemoryStoreOptions = {}): MemoryStore {
+  checkOptions('memoryStore', options, checks)
   const { clock = systemClock, maxMessages = 100_000, overflow = 'reject', onRemovedUnread, dedupeWindowMs = 300_000 } = options
   const topics = new Map<string, MemoryTopic>()
   const watchers = new Map<string, Set<() => void>>()

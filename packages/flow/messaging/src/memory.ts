@@ -1,5 +1,6 @@
 import { deferred } from '#internal/abort'
 import type { Clock } from '#internal/clock'
+import { type Checks, checkOptions, having, isClock, isString, milliseconds, oneOf } from '#internal/options'
 import type { BrokerDriver, Capabilities, Consumption, Delivery, Ownership } from './driver.ts'
 import { closedError, missedMessages, MessagingError, topicNotFound } from './errors.ts'
 import { createLeases, type LeaseStore } from './leases.ts'
@@ -36,6 +37,14 @@ const emulations: Record<'postgres', Partial<Capabilities>> = {
   postgres: { delay: { resolutionMs: 1_000, maxMs: 10 * 365 * 86_400_000 }, maxMessageBytes: 16 * 1_048_576 },
 }
 
+const checks: Checks<MemoryDriverOptions> = {
+  store: having('messageCount', 'reset'),
+  clock: isClock,
+  emulate: oneOf(...Object.keys(emulations)),
+  leaseMs: milliseconds(1),
+  member: isString,
+}
+
 /** The embedded driver, and what tests do to it. */
 export interface MemoryDriver extends BrokerDriver<Capabilities & { readonly history: true }> {
   readonly store: MemoryStore
@@ -46,7 +55,9 @@ export interface MemoryDriver extends BrokerDriver<Capabilities & { readonly his
 let clients = 0
 
 /** The embedded broker: everything the engine can do, in this process, for development, tests and what may be lost with the process. */
-export function memoryDriver({ store: given, clock, emulate, leaseMs = 10_000, member: name }: MemoryDriverOptions = {}): MemoryDriver {
+export function memoryDriver(options: MemoryDriverOptions = {}): MemoryDriver {
+  checkOptions('memoryDriver', options, checks)
+  const { store: given, clock, emulate, leaseMs = 10_000, member: name } = options
   const store = (given ?? memoryStore({ clock })) as MemoryStoreInternals
   const client = name ?? `memory-${++clients}`
   const open = new Set<Consumption>()

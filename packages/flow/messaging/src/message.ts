@@ -1,3 +1,6 @@
+import { isBoolean, isString, isTime, shown } from '#internal/options'
+import { isCodec, isDelay } from './options.ts'
+
 /** A message to publish. */
 export interface MessageInput {
   topic: string
@@ -18,6 +21,24 @@ export interface MessageInput {
   dedupeId?: string | undefined
   /** A null body, as compacted topics have it; `value` must be empty. */
   tombstone?: boolean | undefined
+}
+
+/** Throws for what is no message, and for parts of the wrong type; runs for every message. */
+export function checkMessage(input: MessageInput): void {
+  if (typeof input !== 'object' || input === null) throw new TypeError(`A message must be an object with topic, value, got ${shown(input)}`)
+  const { topic, key, value, headers, id, timestamp, deliverAt, delayMs, dedupeId, tombstone } = input
+  if (typeof topic === 'function' && 'build' in input) throw new TypeError('A message must be an object with topic, value, got a builder: call its build()')
+  if (!(value instanceof Uint8Array))
+    throw new TypeError(`The body of a message to ${topic} must be a Uint8Array, got ${shown(value)}; use message().json(body) or a codec`)
+  if (key !== undefined) isString(key, 'message.key')
+  if (headers !== undefined && (typeof headers !== 'object' || headers === null))
+    throw new TypeError(`message.headers must be an object, got ${shown(headers)}`)
+  if (id !== undefined) isString(id, 'message.id')
+  if (timestamp !== undefined) isTime(timestamp, 'message.timestamp')
+  if (deliverAt !== undefined) isTime(deliverAt, 'message.deliverAt')
+  if (delayMs !== undefined) isDelay(delayMs, 'message.delayMs')
+  if (dedupeId !== undefined) isString(dedupeId, 'message.dedupeId')
+  if (tombstone !== undefined) isBoolean(tombstone, 'message.tombstone')
 }
 
 /** A message as a handler gets it. `T` is what the subscription's codec made of the body; without a codec it is the bytes. */
@@ -126,11 +147,21 @@ export function message(parts: Partial<MessageInput> = {}): MessageBuilder {
     id: (id) => set({ id }),
     value: (value) => set({ value: typeof value === 'string' ? utf8.encode(value) : value }),
     json: (body) => withBody(jsonBytes(body), 'application/json'),
-    body: (codec, body) => withBody(codec.encode(body), codec.contentType),
+    body: (codec, body) => {
+      isCodec(codec, 'body: codec')
+      return withBody(codec.encode(body), codec.contentType)
+    },
     header: (name, value) => set({ headers: { ...parts.headers, [name]: value } }),
     headers: (headers) => set({ headers: { ...parts.headers, ...headers } }),
-    delay: (delayMs) => set({ delayMs }),
-    deliverAt: (time) => set({ deliverAt: Number(time) }),
+    delay: (delayMs) => {
+      isDelay(delayMs, 'delay')
+      return set({ delayMs })
+    },
+    deliverAt: (time) => {
+      const deliverAt = time instanceof Date ? time.getTime() : time
+      isTime(deliverAt, 'deliverAt')
+      return set({ deliverAt })
+    },
     dedupeId: (dedupeId) => set({ dedupeId }),
     build: () => {
       const { topic, value } = parts

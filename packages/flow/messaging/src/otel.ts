@@ -1,4 +1,5 @@
 import { context, propagation, SpanKind, SpanStatusCode, trace, type Tracer } from '@opentelemetry/api'
+import { type Checks, checkOptions, having, isString } from '#internal/options'
 import type { Tracing } from './hooks.ts'
 
 /** Whose spans these are. */
@@ -9,11 +10,15 @@ export interface OpenTelemetryOptions {
   system?: string | undefined
 }
 
+const checks: Checks<OpenTelemetryOptions> = { tracer: having('startSpan'), system: isString }
+
 /**
  * Spans for publish and for each handler run, and W3C trace context in the messages' headers: `createBroker(driver, { tracing: openTelemetry() })`.
  * Names and attributes follow OpenTelemetry's semantic conventions for messaging. A message that carries a context already (from an outbox) continues it.
  */
-export function openTelemetry({ tracer = trace.getTracer('@core-backend/messaging'), system = 'core-backend' }: OpenTelemetryOptions = {}): Tracing {
+export function openTelemetry(options: OpenTelemetryOptions = {}): Tracing {
+  checkOptions('openTelemetry', options, checks)
+  const { tracer = trace.getTracer('@core-backend/messaging'), system = 'core-backend' } = options
   return {
     publish: ({ topic, id, headers }) => {
       const parent = headers['traceparent'] === undefined ? context.active() : propagation.extract(context.active(), headers)

@@ -1,5 +1,6 @@
 import type { Clock } from '#internal/clock'
 import { systemClock } from '#internal/clock'
+import { type Checks, checkOptions, having, integer, isBoolean, isClock, isFunction, isString, milliseconds, number, oneOf } from '#internal/options'
 import type { SqlClient } from '#internal/sql'
 import { uuidv7 } from '#internal/uuid'
 import type { BrokerDriver, Capabilities, Consumption, Ownership } from './driver.ts'
@@ -55,10 +56,29 @@ export interface PostgresDriverOptions {
 /** A driver with history. */
 export type PostgresDriver = BrokerDriver<Capabilities & { readonly history: true }>
 
+const checks: Checks<PostgresDriverOptions> = {
+  client: having('query'),
+  schema: isString,
+  setup: oneOf('create', 'expect'),
+  listen: isFunction,
+  notify: isBoolean,
+  clock: isClock,
+  leaseMs: milliseconds(1),
+  member: isString,
+  pollMs: milliseconds(1),
+  idlePollMs: milliseconds(1),
+  statementMs: milliseconds(1),
+  dedupeWindowMs: number(1),
+  segmentBytes: integer(1),
+  segmentAgeMs: number(1),
+  onRemovedUnread: isFunction,
+}
+
 const tenYearsMs = 10 * 365 * 86_400_000
 
 /** A log in PostgreSQL 15 or newer, or in PGlite: one row a message however many groups read it, a cursor a group and partition, nothing written per message when it is handled. */
 export function postgresDriver(options: PostgresDriverOptions): PostgresDriver {
+  checkOptions('postgresDriver', options, checks, ['client'])
   const {
     client,
     schema = 'messaging',
@@ -78,10 +98,7 @@ export function postgresDriver(options: PostgresDriverOptions): PostgresDriver {
     segmentAgeMs = 900_000,
     onRemovedUnread,
   } = options
-  if (typeof client?.query !== 'function') throw new TypeError('postgresDriver needs a client with query(text, values): a pg.Pool, PGlite')
   if (!/^[\x21-\x7e]{1,128}$/.test(name)) throw new RangeError(`Bad member ${JSON.stringify(name)}: 1 to 128 visible ASCII characters`)
-  const positive = { leaseMs, pollMs, idlePollMs, statementMs, dedupeWindowMs, segmentBytes, segmentAgeMs }
-  for (const [option, value] of Object.entries(positive)) if (!(value > 0)) throw new RangeError(`${option} must be above 0, got ${value}`)
 
   const sql = statements(schema)
   const connection = createConnection(client, { clock, statementMs, setup: createSetup(schema, setup) })

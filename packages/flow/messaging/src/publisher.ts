@@ -1,11 +1,13 @@
 import type { Clock } from '#internal/clock'
 import { Fifo } from '#internal/fifo'
+import { checkOptions, shown } from '#internal/options'
 import { uuidv7 } from '#internal/uuid'
 import type { BrokerDriver, OutgoingMessage, PublishResult } from './driver.ts'
 import { closedError, MessagingError, publishRefused, publishUnknown, unsupported } from './errors.ts'
 import { type Hooks, tell, type Tracing } from './hooks.ts'
-import type { MessageInput } from './message.ts'
+import { checkMessage, type MessageInput } from './message.ts'
 import { checkHeaders, checkTopic } from './names.ts'
+import { publishChecks } from './options.ts'
 import type { Topology } from './topology.ts'
 
 /** How long to wait for the broker, and when to give up. */
@@ -89,12 +91,10 @@ export function createPublisher(driver: BrokerDriver, options: PublisherOptions)
   let closed = false
 
   const checked = (input: MessageInput): OutgoingMessage => {
+    checkMessage(input)
     checkTopic(input.topic, options.reserved)
     const { topic, key, value, tombstone = false, dedupeId, delayMs } = input
-    if (!(value instanceof Uint8Array))
-      throw new TypeError(`The body of a message to ${topic} must be a Uint8Array, got ${typeof value}; use message().json(body) or a codec`)
     if (tombstone && value.length > 0) throw new TypeError(`A tombstone has no body, got ${value.length} bytes for ${topic}`)
-    if (key !== undefined && typeof key !== 'string') throw new TypeError(`The key of a message to ${topic} must be a string, got ${typeof key}`)
     if (dedupeId !== undefined && !capabilities.dedupe) throw unsupported('dedupeId', driver.name)
     const now = clock.now()
     const deliverAt = input.deliverAt ?? (delayMs === undefined ? undefined : now + delayMs)
@@ -124,7 +124,6 @@ export function createPublisher(driver: BrokerDriver, options: PublisherOptions)
   }
 
   const checkDelay = (delayMs: number, topic: string): void => {
-    if (!Number.isFinite(delayMs)) throw new RangeError(`Bad delay of a message to ${topic}: ${delayMs}`)
     if (delayMs > 0 && !capabilities.delay) throw unsupported('A delay', driver.name)
     if (capabilities.delay && delayMs > capabilities.delay.maxMs)
       throw new RangeError(`Cannot delay a message to ${topic} by ${delayMs} ms, the most is ${capabilities.delay.maxMs}`)
@@ -289,9 +288,11 @@ export function createPublisher(driver: BrokerDriver, options: PublisherOptions)
     },
     send: (message, timeoutMs = 30_000) => new Promise((resolve) => enqueue(message, timeoutMs, resolve)),
 
-    publish: (input, { signal, timeoutMs = 30_000 } = {}) =>
+    publish: (input, given = byDefault) =>
       new Promise((resolve, reject) => {
         assertOpen()
+        if (given !== byDefault) checkOptions('publish', given, publishChecks)
+        const { signal, timeoutMs = 30_000 } = given
         signal?.throwIfAborted()
         const message = checked(input)
         const onAbort = (): void => giveUp(entry, signal!.reason)
@@ -303,11 +304,14 @@ export function createPublisher(driver: BrokerDriver, options: PublisherOptions)
         signal?.addEventListener('abort', onAbort, { once: true })
       }),
 
-    publishBatch: async (inputs, { signal, timeoutMs = 30_000 } = {}) => {
+    publishBatch: async (inputs, given = byDefault) => {
       assertOpen()
+      if (!Array.isArray(inputs)) throw new TypeError(`publishBatch: messages must be an array, got ${shown(inputs)}`)
+      if (given !== byDefault) checkOptions('publishBatch', given, publishChecks)
+      const { signal, timeoutMs = 30_000 } = given
       signal?.throwIfAborted()
       const lanes = new Map<string, Lane>()
-      const laneOf = ({ topic, key }: MessageInput): Lane | undefined => {
+      const laneOf = (topic: string, key: string | undefined): Lane | undefined => {
         if (key === undefined) return undefined
         const name = `${topic} ${key}`
         let lane = lanes.get(name)
@@ -316,14 +320,19 @@ export function createPublisher(driver: BrokerDriver, options: PublisherOptions)
       }
       const entries: Pending[] = []
       const one = async (input: MessageInput, place: number): Promise<BatchResult> => {
-        const lane = laneOf(input)
+        const { topic, key, id = '' } = Object(input) as MessageInput // also of what is no message
+        const lane = laneOf(topic, key)
         let message: OutgoingMessage
         try {
           if (lane && lane.brokenAt < place) throw behindAFailure(input)
           message = checked(input)
         } catch (error) {
           if (lane) lane.brokenAt = Math.min(lane.brokenAt, place)
-          return { id: input.id ?? '', status: 'rejected', error: error instanceof MessagingError ? error : publishRefused(input.topic, error, false) }
+          return {
+            id,
+            status: 'rejected',
+            error: error instanceof MessagingError ? error : publishRefused(typeof topic === 'string' ? topic : shown(topic), error, false),
+          }
         }
         const result = await new Promise<PublishResult>((resolve) => entries.push(enqueue(message, timeoutMs, resolve, lane, place)))
         return result.status === 'stored'
@@ -355,6 +364,9 @@ export function createPublisher(driver: BrokerDriver, options: PublisherOptions)
 
 /** A batch is closed when its bodies have reached this. */
 const maxBatchBytes = 4_194_304
+
+/** What most messages are published with, and what need not be checked. */
+const byDefault: PublishOptions = {}
 
 const behindAFailure = ({ topic, key }: { topic: string; key?: string | undefined }): MessagingError =>
   publishRefused(topic, `an earlier message of key ${JSON.stringify(key)} in the batch was not stored`, true)

@@ -1,8 +1,10 @@
 import { deferred } from '#internal/abort'
 import type { Clock } from '#internal/clock'
+import { checkOptions, integer, isSignal, milliseconds } from '#internal/options'
 import { closedError } from './errors.ts'
 import type { HandlerContext } from './job.ts'
 import type { Message } from './message.ts'
+import { retryChecks } from './options.ts'
 import type { Handler } from './runner.ts'
 import type { Subscription } from './subscription.ts'
 
@@ -28,6 +30,9 @@ export interface Puller<T = Uint8Array> {
   [Symbol.asyncDispose](): Promise<void>
 }
 
+const pulledChecks = { ...retryChecks, error: () => undefined }
+const nextChecks = { waitMs: milliseconds(), signal: isSignal }
+
 /** A puller is a subscription whose handler hands the message over and waits. */
 export async function createPuller<T>(clock: Clock, subscribe: (handler: Handler<T>) => Promise<Subscription>): Promise<Puller<T>> {
   const waiting: Pulled<T>[] = []
@@ -44,7 +49,9 @@ export async function createPuller<T>(clock: Clock, subscribe: (handler: Handler
           context.skip()
           resolve()
         },
-        retry: ({ delayMs, error } = {}) => {
+        retry: (options = {}) => {
+          checkOptions('retry', options, pulledChecks)
+          const { delayMs, error } = options
           if (error !== undefined && delayMs === undefined) return reject(error)
           context.retry(delayMs === undefined ? {} : { delayMs })
           resolve()
@@ -70,8 +77,10 @@ export async function createPuller<T>(clock: Clock, subscribe: (handler: Handler
 
   return {
     subscription,
-    next: async (max, { waitMs = 1_000, signal } = {}) => {
-      if (!(max >= 1)) throw new RangeError(`max must be at least 1, got ${max}`)
+    next: async (max, options = {}) => {
+      integer(1)(max, 'next: max')
+      checkOptions('next', options, nextChecks)
+      const { waitMs = 1_000, signal } = options
       if (closed) throw closedError('The puller')
       signal?.throwIfAborted()
       const end = new AbortController()

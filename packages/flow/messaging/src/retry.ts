@@ -29,10 +29,6 @@ export type RetryPolicy = (error: unknown, failures: number, delayMs: number | u
 
 export function retryPolicy(options: RetryOptions, { leaveOrder, random }: { leaveOrder: boolean; random: () => number }): RetryPolicy {
   const { maxAttempts = 3, initialDelayMs: initialMs = 1_000, maxDelayMs: maxMs = 30_000, multiplier = 2, inlineAttempts = 1 } = options
-  if (!(maxAttempts >= 1)) throw new RangeError(`retry.maxAttempts must be at least 1, got ${maxAttempts}`)
-  if (!(initialMs >= 0)) throw new RangeError(`retry.initialDelayMs must be at least 0, got ${initialMs}`)
-  if (!(maxMs >= 0)) throw new RangeError(`retry.maxDelayMs must be at least 0, got ${maxMs}`)
-  if (!(multiplier >= 1)) throw new RangeError(`retry.multiplier must be at least 1, got ${multiplier}`)
   /** A predicate that throws has not said no. */
   const refused = (error: unknown): boolean => {
     try {

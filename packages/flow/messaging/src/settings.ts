@@ -1,3 +1,4 @@
+import { checkOptions, isString } from '#internal/options'
 import { readSettings, type Settings } from '#internal/settings'
 import type { SubscribeOptions } from './broker.ts'
 
@@ -24,7 +25,9 @@ export const variables = {
 export type MessagingSettings = Settings<typeof variables>
 
 /** Reads and checks the variables; opens nothing. Throws one `SettingsError` (`ERR_MESSAGING_SETTINGS`) with every fault. */
-export function fromEnv(env: Record<string, string | undefined> = process.env, { prefix = '' }: { prefix?: string } = {}): MessagingSettings {
+export function fromEnv(env: Record<string, string | undefined> = process.env, options: { prefix?: string } = {}): MessagingSettings {
+  checkOptions('fromEnv', options, { prefix: isString })
+  const { prefix = '' } = options
   return readSettings(variables, 'ERR_MESSAGING_SETTINGS', env, prefix)
 }
 

@@ -2,6 +2,7 @@ import type { Clock } from '#internal/clock'
 import type { BrokerDriver } from './driver.ts'
 import { MessagingError } from './errors.ts'
 import { type Hooks, tell } from './hooks.ts'
+import { isConcurrency } from './options.ts'
 import { createRunner, type RunnerOptions } from './runner.ts'
 import { createSchedule } from './schedule.ts'
 import { openSource, type Source, type SourceOptions } from './source.ts'
@@ -210,7 +211,7 @@ export async function createSubscription(
       for (const source of sources) source.kick()
     },
     setConcurrency: (n) => {
-      if (!(n >= 1)) throw new RangeError(`concurrency must be at least 1, got ${n}`)
+      isConcurrency(n, 'setConcurrency: n')
       schedule.setConcurrency(n)
     },
     stats: () => {

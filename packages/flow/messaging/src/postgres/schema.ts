@@ -1,3 +1,4 @@
+import { checkOptions, isString } from '#internal/options'
 import { MessagingError } from '../errors.ts'
 import { functionsSql } from './functions.ts'
 import { rotationSql, segments } from './rotation.ts'
@@ -18,7 +19,9 @@ export function quoteSchema(schema: string): string {
  * The tables as SQL text, for a migration tool; `setup: 'create'` runs the same text. The role that publishes and consumes needs USAGE on the schema, SELECT, INSERT, UPDATE,
  * DELETE and TRUNCATE on its tables, and EXECUTE on its function.
  */
-export function schema({ schema: name = 'messaging' }: { schema?: string } = {}): string {
+export function schema(options: { schema?: string } = {}): string {
+  checkOptions('schema', options, { schema: isString })
+  const { schema: name = 'messaging' } = options
   const s = quoteSchema(name)
   return `-- @core-backend/messaging, schema version ${schemaVersion}
 CREATE SCHEMA IF NOT EXISTS ${s};
