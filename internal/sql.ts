@@ -1,3 +1,5 @@
+import { having } from './options.ts'
+
 /** Any SQL client with PostgreSQL's `$1` parameters: `pg.Pool`, `pg.Client`, PGlite. */
 export interface SqlClient {
   query(text: string, values?: unknown[]): Promise<{ rows: unknown[] }>
@@ -9,8 +11,9 @@ export interface SqlClient {
  */
 export type Transaction = SqlClient & { totalCount?: never; waitReady?: never }
 
-/** Throws `TypeError` when given a pool or a bare PGlite, for callers whose types did not tell. */
+/** Throws `TypeError` when given a pool, a bare PGlite or no client at all, for callers whose types did not tell. */
 export function assertTransaction(tx: SqlClient): void {
+  having('query')(tx, 'The transaction')
   const client = tx as { totalCount?: unknown; waitReady?: unknown }
   if (typeof client.totalCount === 'number' || client.waitReady !== undefined) throw new TypeError('Not a transaction: pass the client on which you ran BEGIN')
 }

@@ -1,10 +1,10 @@
-/** The outbox's tables are missing, or of another version or size than asked for. Run `outbox.schema()`. */
+/** The tables of an outbox or an inbox are missing, or of another version than this one needs. Run what its `schema()` gives. */
 export class OutboxSchemaError extends Error {
   override readonly name = 'OutboxSchemaError'
   readonly code = 'ERR_OUTBOX_SCHEMA'
   readonly retryable = false
-  constructor(table: string, problem: string, cause?: unknown) {
-    super(`Outbox ${table}: ${problem}`, { cause })
+  constructor(what: 'outbox' | 'inbox', table: string, cause: unknown) {
+    super(`The tables of ${what} ${table} are missing or of another version: run await db.query(${what}.schema()), in a migration or at start`, { cause })
   }
 }
 

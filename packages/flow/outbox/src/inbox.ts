@@ -1,5 +1,7 @@
 import { type SqlClient, type Transaction, assertTransaction } from '#internal/sql'
+import { checkOptions, isFunction, isString, shown } from '#internal/options'
 import { InboxTooOldError, InboxUnstableIdError } from './errors.ts'
+import { handlerChecks, inboxChecks, isClient, signalChecks } from './options.ts'
 import { postgresInbox } from './postgres.ts'
 import type { InboxStore } from './store.ts'
 
@@ -48,7 +50,7 @@ export interface Inbox<M extends InboxMessage = InboxMessage> {
   /**
    * Runs `fn` unless this handler has already handled this message; the effect and the record commit together. A concurrent duplicate waits for
    * the first to end. When `fn` throws, what it did is undone, the record with it, and the transaction can go on.
-   * Throws `InboxTooOldError`, `InboxUnstableIdError`, `TypeError` for a pool; the server refuses it outside a transaction (25P01).
+   * Throws `InboxTooOldError`, `InboxUnstableIdError`, `OutboxSchemaError` when the table is not there, `TypeError` for a pool; the server refuses it outside a transaction (25P01).
    */
   once<T>(tx: Transaction, message: M | string, handler: string, fn: (tx: Transaction) => Promise<T>): Promise<Once<T>>
   /** `once` in a transaction of its own. */
@@ -68,8 +70,8 @@ const sweepRows = 10_000
 
 /** An inbox: which handler has handled which message. Opens nothing and holds nothing. */
 export function createInbox<M extends InboxMessage = InboxMessage>(options: InboxOptions<M> = {}): Inbox<M> {
+  checkOptions('createInbox', options, inboxChecks)
   const { schema = 'public', table = 'inbox', retentionMs = 30 * 86_400_000, clockSkewMs = 3_600_000, allowOld = false, messageId } = options
-  if (!(retentionMs > 0)) throw new RangeError(`retentionMs must be above 0, got ${retentionMs}`)
   const store = options.store ?? postgresInbox({ schema, table })
 
   function identify(message: M): string {
@@ -78,9 +80,18 @@ export function createInbox<M extends InboxMessage = InboxMessage>(options: Inbo
     return message.id
   }
 
+  /** Before anything is sent: what is wrong here would be a NULL in the table, or found only when the record is written. */
+  function checkCall(message: M | string, handler: string, fn: unknown): void {
+    if (typeof message !== 'string' && (typeof message !== 'object' || message === null))
+      throw new TypeError(`The message must be an object with id, or its id, got ${shown(message)}`)
+    isString(handler, 'handler')
+    isFunction(fn, 'fn')
+  }
+
   /** When it throws, the transaction, or the savepoint around it, has to be rolled back. */
   async function attempt<T>(tx: Transaction, message: M | string, handler: string, fn: (tx: Transaction) => Promise<T>): Promise<Once<T>> {
     const [id, timestamp] = typeof message === 'string' ? [message, undefined] : [identify(message), message.timestamp]
+    isString(id, "The message's id")
     const record = await store.record(tx, id, handler, timestamp, retentionMs)
     if (record === 'duplicate') return { duplicate: true }
     if (record === 'old' && !allowOld) throw new InboxTooOldError(id, handler, retentionMs)
@@ -89,27 +100,37 @@ export function createInbox<M extends InboxMessage = InboxMessage>(options: Inbo
 
   async function once<T>(tx: Transaction, message: M | string, handler: string, fn: (tx: Transaction) => Promise<T>): Promise<Once<T>> {
     assertTransaction(tx)
+    checkCall(message, handler, fn)
     return store.nested(tx, () => attempt(tx, message, handler, fn))
   }
 
   /** A transaction of its own needs no savepoint. */
-  const alone = <T>(transaction: RunTransaction, message: M, handler: string, fn: (tx: Transaction) => Promise<T>): Promise<Once<T>> =>
-    transaction((tx) => {
+  const alone = async <T>(transaction: RunTransaction, message: M, handler: string, fn: (tx: Transaction) => Promise<T>): Promise<Once<T>> => {
+    checkCall(message, handler, fn)
+    return transaction((tx) => {
       assertTransaction(tx)
       return attempt(tx, message, handler, fn)
     })
+  }
 
   return {
     once,
-    runner: (transaction) => ({ run: (message, handler, fn) => alone(transaction, message, handler, fn) }),
-    middleware:
-      (transaction, { handler }) =>
-      (next) =>
-      async (message, ctx) => {
-        await alone(transaction, message, handler, (tx) => next(message, { ...ctx, tx }))
-      },
+    runner: (transaction) => {
+      isFunction(transaction, 'runner: transaction')
+      return { run: (message, handler, fn) => alone(transaction, message, handler, fn) }
+    },
+    middleware: (transaction, options) => {
+      isFunction(transaction, 'middleware: transaction')
+      checkOptions('middleware', options, handlerChecks, ['handler'])
+      return (next) => async (message, ctx) => {
+        await alone(transaction, message, options.handler, (tx) => next(message, { ...ctx, tx }))
+      }
+    },
     schema: store.schema,
-    async cleanup(db, { signal } = {}) {
+    async cleanup(db, options = {}) {
+      isClient(db, 'cleanup: db')
+      checkOptions('cleanup', options, signalChecks)
+      const { signal } = options
       let swept = 0
       for (;;) {
         signal?.throwIfAborted()

@@ -1,7 +1,9 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { deferred, type Deferred } from '#internal/abort'
 import { systemClock, type Clock } from '#internal/clock'
+import { checkOptions, isFunction } from '#internal/options'
 import type { SqlClient, Transaction } from '#internal/sql'
+import { memoryChecks } from './options.ts'
 import type { Held, InboxStore, Lease, NewRow, OutboxStore, Row } from './store.ts'
 
 /** An outbox and an inbox in memory, with transactions that roll back. For unit tests: it outlives no process and runs no SQL. */
@@ -29,7 +31,9 @@ interface Pending {
 }
 
 /** Makes an empty store. `clock` is its "server's" clock, by which leases end and rows fall due. */
-export function memoryStore({ clock = systemClock, partitions = 16 }: { clock?: Clock; partitions?: number } = {}): MemoryStore {
+export function memoryStore(options: { clock?: Clock; partitions?: number } = {}): MemoryStore {
+  checkOptions('memoryStore', options, memoryChecks)
+  const { clock = systemClock, partitions = 16 } = options
   let sequence = 0
   let rows: StoredRow[] = []
   let held: HeldRow[] = []
@@ -61,6 +65,7 @@ export function memoryStore({ clock = systemClock, partitions = 16 }: { clock?: 
   }
 
   async function transaction<T>(fn: (tx: Transaction) => Promise<T>): Promise<T> {
+    isFunction(fn, 'transaction: fn')
     const tx: Transaction = { query }
     const pending: Pending = { rows: [], records: [] }
     open.set(tx, pending)

@@ -1,3 +1,4 @@
+import { isTime, shown } from '#internal/options'
 import { uuidv7 } from '#internal/uuid'
 import type { NewRow } from './store.ts'
 
@@ -25,11 +26,14 @@ const headerName = /^[a-z0-9_.-]{1,128}$/
 const badHeaderValue = /[\r\n\0]|^\s|\s$/
 
 /** Checks and completes a message: what no broker would take must fail here, in the caller's hands, and not later in the relay. */
-export function toRow(message: OutboxMessage, { key = message.key, deliverAt }: { key?: string; deliverAt?: number }, now: number, maxBytes: number): NewRow {
+export function toRow(message: OutboxMessage, options: { key?: string; deliverAt?: number }, now: number, maxBytes: number): NewRow {
+  if (typeof message !== 'object' || message === null) throw new TypeError(`A message must be an object with topic, value, got ${shown(message)}`)
   const { topic, value, headers = {} } = message
+  const { key = message.key, deliverAt } = options
   const messageId = text('id', message.id ?? uuidv7(now))
   if (typeof topic !== 'string' || !topicName.test(topic)) throw new RangeError(`topic must match ${topicName.source}, got ${JSON.stringify(topic)}`)
   if (!(value instanceof Uint8Array)) throw new TypeError(`value of message ${messageId} must be a Uint8Array, got ${typeof value}`)
+  if (typeof headers !== 'object' || headers === null) throw new TypeError(`headers must be an object, got ${shown(headers)}`)
   let bytes = value.byteLength
   for (const [name, content] of Object.entries(headers)) {
     if (!headerName.test(name) || name.startsWith('cb-'))
@@ -54,13 +58,13 @@ export function toRow(message: OutboxMessage, { key = message.key, deliverAt }: 
 
 /** PostgreSQL stores no NUL in text, and would say so only when the caller's transaction is lost already. */
 function text(name: string, value: unknown): string {
-  if (typeof value !== 'string') throw new TypeError(`${name} must be a string, got ${typeof value}`)
+  if (typeof value !== 'string') throw new TypeError(`${name} must be a string, got ${shown(value)}`)
   if (value === '' || value.length > 1_000 || value.includes('\0') || !value.isWellFormed())
     throw new RangeError(`${name} must be 1 to 1,000 characters without NUL, got ${JSON.stringify(value.slice(0, 100))}`)
   return value
 }
 
 function time(name: string, value: number | undefined): number | undefined {
-  if (value !== undefined && !Number.isFinite(value)) throw new RangeError(`${name} must be ms since the epoch, got ${value}`)
+  if (value !== undefined) isTime(value, name)
   return value
 }

@@ -43,7 +43,7 @@ describe('a message that no broker would take fails at add, by name', () => {
     ]),
     [{ key: 'a\0b' }, RangeError, /key must be/],
     [{ key: '' }, RangeError, /key must be/],
-    [{ id: 7 }, TypeError, /id must be a string, got number/],
+    [{ id: 7 }, TypeError, /id must be a string, got 7/],
     [{ deliverAt: Number.NaN }, RangeError, /deliverAt must be ms/],
     [{ timestamp: Infinity }, RangeError, /timestamp must be ms/],
     [{ dedupeId: '' }, RangeError, /dedupeId/],

@@ -1,6 +1,8 @@
 import { type SqlClient, type Transaction, assertTransaction } from '#internal/sql'
 import { systemClock, type Clock } from '#internal/clock'
+import { checkOptions } from '#internal/options'
 import { toRow, type OutboxMessage } from './message.ts'
+import { addChecks, isClient, isIds, listChecks, outboxChecks } from './options.ts'
 import { postgresStore } from './postgres.ts'
 import type { OutboxCounts, OutboxStore, ParkedRow } from './store.ts'
 
@@ -53,7 +55,7 @@ export interface TransactionPublisher {
 export interface Outbox {
   /**
    * Writes messages within the caller's transaction; they are published after it commits, and never when it rolls back. Returns their ids.
-   * Throws `TypeError` for a pool and for a malformed message, `RangeError` for one that is too large, both before anything is sent.
+   * Throws `TypeError` for a pool and for a malformed message, `RangeError` for one that is too large, both before anything is sent; `OutboxSchemaError` when the tables are not there.
    */
   add(tx: Transaction, messages: OutboxMessage | readonly OutboxMessage[], options?: AddOptions): Promise<readonly string[]>
   /** The transaction as a publisher, for what publishes and should not know of the outbox. */
@@ -70,13 +72,14 @@ export interface Outbox {
 
 /** An outbox: messages that commit together with the data they speak of. Opens nothing and holds nothing. */
 export function createOutbox(options: OutboxOptions = {}): Outbox {
+  checkOptions('createOutbox', options, outboxChecks)
   const { schema = 'public', table = 'outbox', partitions = 16, notify = false, maxMessageBytes = 1_000_000, clock = systemClock } = options
-  if (![1, 2, 4, 8, 16, 32, 64].includes(partitions)) throw new RangeError(`partitions must be a power of two up to 64, got ${partitions}`)
   const store = options.store ?? postgresStore({ schema, table, partitions, notify })
   const { rows } = store
 
   async function add(tx: Transaction, messages: OutboxMessage | readonly OutboxMessage[], options: AddOptions = {}): Promise<readonly string[]> {
     assertTransaction(tx)
+    checkOptions('add', options, addChecks)
     const list: readonly OutboxMessage[] = Array.isArray(messages) ? messages : [messages as OutboxMessage]
     const added = list.map((message) => toRow(message, options, clock.now(), maxMessageBytes))
     await rows.add(tx, added)
@@ -94,12 +97,28 @@ export function createOutbox(options: OutboxOptions = {}): Outbox {
       }
     },
     schema: rows.schema,
-    counts: rows.counts,
-    parked: (db) => ({
-      list: ({ after = 0, limit = 100 } = {}) => rows.listParked(db, after, limit),
-      release: (ids) => rows.releaseParked(db, ids),
-      discard: (ids) => rows.discardParked(db, ids),
-    }),
+    counts: async (db) => {
+      isClient(db, 'counts: db')
+      return rows.counts(db)
+    },
+    parked: (db) => {
+      isClient(db, 'parked: db')
+      return {
+        list: async (options = {}) => {
+          checkOptions('list', options, listChecks)
+          const { after = 0, limit = 100 } = options
+          return rows.listParked(db, after, limit)
+        },
+        release: async (ids) => {
+          isIds(ids, 'release: ids')
+          return rows.releaseParked(db, ids)
+        },
+        discard: async (ids) => {
+          isIds(ids, 'discard: ids')
+          return rows.discardParked(db, ids)
+        },
+      }
+    },
     store,
     channel: `${schema}.${table}`,
   }

@@ -1,4 +1,5 @@
-import type { Transaction } from '#internal/sql'
+import type { SqlClient, Transaction } from '#internal/sql'
+import { OutboxSchemaError } from './errors.ts'
 import { inboxName, inboxSchema, outboxNames, outboxSchema } from './schema.ts'
 import type { Held, InboxStore, Lease, LeaseStore, NewRow, OutboxStore, QueueStore, Row, RowStore } from './store.ts'
 
@@ -19,7 +20,22 @@ export function postgresStore(options: { schema: string; table: string; partitio
   return { rows: rowStore(names, options), leases: leaseStore(names), queue: queueStore(names) }
 }
 
+/** What PostgreSQL says when a table, schema, column or function of ours is not there. */
+const missing = new Set<unknown>(['42P01', '3F000', '42703', '42883'])
+
+/** Runs a statement of ours; that its tables are not there becomes an error that says what to do. */
+function asker(what: 'outbox' | 'inbox', table: string): (db: SqlClient, ...statement: Parameters<SqlClient['query']>) => ReturnType<SqlClient['query']> {
+  return async (db, text, values) => {
+    try {
+      return await db.query(text, values)
+    } catch (error) {
+      throw missing.has((error as { code?: unknown } | null)?.code) ? new OutboxSchemaError(what, table, error) : error
+    }
+  }
+}
+
 function rowStore(names: ReturnType<typeof outboxNames>, { partitions, notify }: { partitions: number; notify: boolean }): RowStore {
+  const ask = asker('outbox', names.label)
   return {
     schema: () => outboxSchema(names, partitions),
 
@@ -40,11 +56,14 @@ function rowStore(names: ReturnType<typeof outboxNames>, { partitions, notify }:
     },
 
     async counts(db) {
-      const { rows } = await db.query(`
+      const { rows } = await ask(
+        db,
+        `
         SELECT pending::text AS pending, oldest, delayed::text AS delayed, parked::text AS parked, blocked::text AS blocked
         FROM (SELECT count(*) AS pending, ${epochMs('clock_timestamp() - min(created_at)')} AS oldest FROM ${names.table}) AS ready,
              (SELECT count(*) FILTER (WHERE state = 'delayed') AS delayed, count(*) FILTER (WHERE state = 'parked') AS parked,
-                     count(*) FILTER (WHERE state IN ('blocked', 'released')) AS blocked FROM ${names.held}) AS aside`)
+                     count(*) FILTER (WHERE state IN ('blocked', 'released')) AS blocked FROM ${names.held}) AS aside`,
+      )
       const row = rows[0] as { pending: string; oldest: number | null; delayed: string; parked: string; blocked: string }
       return {
         pending: Number(row.pending),
@@ -56,7 +75,8 @@ function rowStore(names: ReturnType<typeof outboxNames>, { partitions, notify }:
     },
 
     async listParked(db, after, limit) {
-      const { rows } = await db.query(
+      const { rows } = await ask(
+        db,
         `SELECT h.id::text AS id, message_id, topic, key, attempts, error_code, error_message, ${epochMs('held_at')} AS at,
                 (SELECT count(*) FROM ${names.held} b WHERE b.partition = h.partition AND b.due_at IS NULL AND b.state = 'blocked' AND b.topic = h.topic AND b.key = h.key)::text AS blocked
          FROM ${names.held} h WHERE state = 'parked' AND id > $1 ORDER BY h.id LIMIT $2`,
@@ -88,12 +108,12 @@ function rowStore(names: ReturnType<typeof outboxNames>, { partitions, notify }:
 
     async releaseParked(db, ids) {
       return idsOf(
-        await db.query(`UPDATE ${names.held} SET state = 'released' WHERE id = ANY($1::bigint[]) AND state = 'parked' RETURNING id::text AS id`, [ids]),
+        await ask(db, `UPDATE ${names.held} SET state = 'released' WHERE id = ANY($1::bigint[]) AND state = 'parked' RETURNING id::text AS id`, [ids]),
       )
     },
 
     async discardParked(db, ids) {
-      return idsOf(await db.query(`DELETE FROM ${names.held} WHERE id = ANY($1::bigint[]) AND state = 'parked' RETURNING id::text AS id`, [ids]))
+      return idsOf(await ask(db, `DELETE FROM ${names.held} WHERE id = ANY($1::bigint[]) AND state = 'parked' RETURNING id::text AS id`, [ids]))
     },
   }
 
@@ -109,14 +129,16 @@ function rowStore(names: ReturnType<typeof outboxNames>, { partitions, notify }:
     const text = delayed
       ? `INSERT INTO ${names.held} (message_id, topic, key, value, headers, timestamp, dedupe_id, state, due_at) VALUES ${tuples.join(', ')}`
       : `INSERT INTO ${names.table} (message_id, topic, key, value, headers, timestamp, dedupe_id) VALUES ${tuples.join(', ')}`
-    await tx.query(notify && !delayed ? `WITH added AS (${text}) SELECT pg_notify('${names.label}', '')` : text, values)
+    await ask(tx, notify && !delayed ? `WITH added AS (${text}) SELECT pg_notify('${names.label}', '')` : text, values)
   }
 }
 
 function leaseStore(names: ReturnType<typeof outboxNames>): LeaseStore {
+  const ask = asker('outbox', names.label)
   return {
     async renew(db, relay, leaseMs) {
-      const { rows } = await db.query(
+      const { rows } = await ask(
+        db,
         `WITH beat AS (
            INSERT INTO ${names.relays} AS r (relay, expires_at) VALUES ($1, clock_timestamp() + ${ms('$2')})
            ON CONFLICT (relay) DO UPDATE SET expires_at = excluded.expires_at
@@ -141,7 +163,8 @@ function leaseStore(names: ReturnType<typeof outboxNames>): LeaseStore {
     },
 
     async claim(db, relay, leaseMs, partitions) {
-      const { rows } = await db.query(
+      const { rows } = await ask(
+        db,
         `UPDATE ${names.leases} l SET owner = $1, epoch = epoch + 1, expires_at = clock_timestamp() + ${ms('$2')}
          FROM (SELECT partition FROM ${names.leases} WHERE partition = ANY($3::smallint[]) AND (owner IS NULL OR expires_at <= clock_timestamp()) FOR UPDATE SKIP LOCKED) f
          WHERE l.partition = f.partition RETURNING l.partition, l.epoch::text AS epoch`,
@@ -151,7 +174,8 @@ function leaseStore(names: ReturnType<typeof outboxNames>): LeaseStore {
     },
 
     async release(db, relay, partitions, leaving) {
-      await db.query(
+      await ask(
+        db,
         `WITH left_over AS (DELETE FROM ${names.relays} WHERE $3::boolean AND relay = $1)
          UPDATE ${names.leases} SET owner = NULL, expires_at = '-infinity' WHERE owner = $1 AND ($3::boolean OR partition = ANY($2::smallint[]))`,
         [relay, partitions, leaving],
@@ -161,6 +185,7 @@ function leaseStore(names: ReturnType<typeof outboxNames>): LeaseStore {
 }
 
 function queueStore(names: ReturnType<typeof outboxNames>): QueueStore {
+  const ask = asker('outbox', names.label)
   /** A move counts only under a lease that nobody has taken since; the lock makes a taker wait until the move is seen. */
   const held = `lease AS MATERIALIZED (
     SELECT l.partition FROM ${names.leases} l JOIN unnest($1::smallint[], $2::bigint[]) AS held(partition, epoch) USING (partition, epoch) FOR UPDATE OF l
@@ -169,7 +194,8 @@ function queueStore(names: ReturnType<typeof outboxNames>): QueueStore {
 
   return {
     async next(db, { done, from, except, limit }) {
-      const { rows } = await db.query(
+      const { rows } = await ask(
+        db,
         `SELECT id::text AS id, partition, message_id, topic, key, value, headers::text AS headers, dedupe_id,
                 ${epochMs('coalesce(timestamp, created_at)')} AS timestamp, ${epochMs('clock_timestamp() - created_at')} AS age
          FROM ${names.next}($1::smallint[], $2::bigint[], $3::smallint[], $4::bigint[], $5::text[], $6::integer) AS r ORDER BY r.id`,
@@ -181,7 +207,8 @@ function queueStore(names: ReturnType<typeof outboxNames>): QueueStore {
     async hold(db, leases, rows) {
       const parked = (row: Held): { attempts: number; error: { code: string; message: string } } | undefined => (row.state === 'parked' ? row : undefined)
       return idsOf(
-        await db.query(
+        await ask(
+          db,
           `WITH ${held}, moved AS (
              DELETE FROM ${names.table} t USING unnest($3::smallint[], $4::bigint[], $5::text[], $6::integer[], $7::text[], $8::text[]) AS m(partition, id, state, attempts, code, message)
              WHERE t.partition = m.partition AND t.id = m.id AND t.partition IN (SELECT partition FROM lease)
@@ -203,7 +230,8 @@ function queueStore(names: ReturnType<typeof outboxNames>): QueueStore {
     },
 
     async restore(db, leases, skip) {
-      const { rows: back } = await db.query(
+      const { rows: back } = await ask(
+        db,
         `WITH ${held}, due AS (
            SELECT id FROM ${names.held} WHERE partition IN (SELECT partition FROM lease) AND due_at <= now() ORDER BY due_at, id LIMIT ${chunk}
          ), freed AS (
@@ -224,7 +252,8 @@ function queueStore(names: ReturnType<typeof outboxNames>): QueueStore {
       const moved = back as { partition: number; moved: string; old: boolean }[]
       const { rows: blocked } = skip
         ? { rows: [] }
-        : await db.query(
+        : await ask(
+            db,
             `SELECT DISTINCT topic || '/' || key AS lane FROM ${names.held} WHERE partition = ANY($1::smallint[]) AND due_at IS NULL AND key IS NOT NULL`,
             [leases.map((l) => l.partition)],
           )
@@ -237,16 +266,20 @@ function queueStore(names: ReturnType<typeof outboxNames>): QueueStore {
 
     async horizon(db) {
       // Whoever took an id holds this lock from before it did until its transaction ends, a prepared one included. A sequence that was never used says 1, and nobody has that id.
-      const { rows } = await db.query(`
+      const { rows } = await ask(
+        db,
+        `
         SELECT (SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM ${names.sequence})::text AS last, array_to_string(ARRAY(
           SELECT virtualtransaction FROM pg_locks WHERE locktype = 'relation' AND mode = 'RowExclusiveLock' AND relation = '${names.table}'::regclass
-            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())), ' ') AS writers`)
+            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())), ' ') AS writers`,
+      )
       const { last, writers } = rows[0] as { last: string; writers: string }
       return { last: Number(last), writers: writers === '' ? [] : writers.split(' ') }
     },
 
     async longest(db, ageMs) {
-      const { rows } = await db.query(
+      const { rows } = await ask(
+        db,
         `SELECT pid, coalesce(application_name, '') AS application, coalesce(state, '') AS state, ${epochMs('clock_timestamp() - xact_start')} AS age
          FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
            AND (backend_xid IS NOT NULL OR backend_xmin IS NOT NULL) AND xact_start < clock_timestamp() - ${ms('$1')} ORDER BY xact_start LIMIT 1`,
@@ -292,6 +325,7 @@ const idsOf = ({ rows }: { rows: unknown[] }): number[] => (rows as { id: string
 /** An inbox on PostgreSQL 15 or later, or PGlite. */
 export function postgresInbox(options: { schema: string; table: string }): InboxStore {
   const names = inboxName(options.schema, options.table)
+  const ask = asker('inbox', names.label)
   return {
     schema: () => inboxSchema(names),
 
@@ -310,7 +344,8 @@ export function postgresInbox(options: { schema: string; table: string }): Inbox
     },
 
     async record(tx, messageId, handler, timestamp, retentionMs) {
-      const { rows } = await tx.query(
+      const { rows } = await ask(
+        tx,
         `INSERT INTO ${names.table} (message_id, handler) VALUES ($1, $2) ON CONFLICT DO NOTHING
          RETURNING coalesce(${at('$3')} < clock_timestamp() - ${ms('$4')}, false) AS old`,
         [messageId, handler, timestamp ?? null, retentionMs],
@@ -321,7 +356,8 @@ export function postgresInbox(options: { schema: string; table: string }): Inbox
     },
 
     async sweep(db, ageMs, limit) {
-      const { rows } = await db.query(
+      const { rows } = await ask(
+        db,
         `WITH swept AS (
            DELETE FROM ${names.table} WHERE ctid = ANY (ARRAY(SELECT ctid FROM ${names.table} WHERE processed_at < now() - ${ms('$1')} LIMIT $2::integer)) RETURNING 1
          ) SELECT count(*)::text AS n FROM swept`,

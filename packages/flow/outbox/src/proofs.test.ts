@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { after, describe, test } from 'node:test'
 import { waitUntil } from '../../../../tests/kit/wait-until.ts'
 import { message, schemas, testBroker, textOf } from './harness.test.ts'
-import { createOutbox, relay, type Alarm, type PublishedMessage, type SqlClient } from './index.ts'
+import { createInbox, createOutbox, relay, type Alarm, type PublishedMessage, type SqlClient } from './index.ts'
 import { commitOrder, moving, outage, plan } from './proof-cases.test.ts'
 
 describe('proofs on PostgreSQL 18', () => {
@@ -85,11 +85,33 @@ describe('proofs on PostgreSQL 18', () => {
     })
   })
 
-  test('tables that are not there are said at the start', async () => {
+  test('tables that are not there are said by whatever looks for them, with what to run', async () => {
     const { database } = await open()
+    const { client, transaction } = database
     const outbox = createOutbox({ schema: 'nowhere' })
+    const inbox = createInbox({ schema: 'nowhere' })
+    const missing = (what: string): object => ({
+      code: 'ERR_OUTBOX_SCHEMA',
+      retryable: false,
+      message: `The tables of ${what} nowhere.${what} are missing or of another version: run await db.query(${what}.schema()), in a migration or at start`,
+    })
+    const calls: [what: string, call: () => Promise<unknown>][] = [
+      ['outbox', () => transaction((tx) => outbox.add(tx, message('k', 'x')))],
+      ['outbox', () => transaction((tx) => outbox.add(tx, message('k', 'x'), { deliverAt: 0 }))],
+      ['outbox', () => outbox.counts(client)],
+      ['outbox', () => outbox.parked(client).list()],
+      ['outbox', () => outbox.parked(client).release([1])],
+      ['outbox', () => outbox.parked(client).discard([1])],
+      ['inbox', () => transaction((tx) => inbox.once(tx, 'm', 'h', async () => 1))],
+      ['inbox', () => inbox.runner(transaction).run({ id: 'm' }, 'h', async () => 1)],
+      ['inbox', () => inbox.cleanup(client)],
+    ]
+    for (const [what, call] of calls) await assert.rejects(call, missing(what), String(call))
+    await client.query(inbox.schema())
+    const theirs = transaction((tx) => inbox.once(tx, 'm', 'h', () => tx.query('SELECT * FROM nowhere.else')))
+    await assert.rejects(theirs, { code: '42P01' }, "a handler's own missing table is its own")
     const early = relay({ db: database.client, outbox, publisher: testBroker() })
-    await assert.rejects(early.start(), { code: 'ERR_OUTBOX_SCHEMA', message: 'Outbox nowhere.outbox: its tables are not there; run outbox.schema()' })
+    await assert.rejects(early.start(), missing('outbox'))
     await database.client.query(outbox.schema())
     await early.start()
     await early.close()

@@ -2,12 +2,13 @@ import { hostname } from 'node:os'
 import { deferred } from '#internal/abort'
 import { fullJitter, type Backoff } from '#internal/backoff'
 import { systemClock } from '#internal/clock'
+import { checkOptions } from '#internal/options'
 import { uuidv7 } from '#internal/uuid'
 import { answered as withDeadline } from './deadline.ts'
-import { OutboxSchemaError } from './errors.ts'
 import { createFailures } from './failures.ts'
 import { createHorizon } from './horizon.ts'
 import { createLeases } from './leases.ts'
+import { relayChecks } from './options.ts'
 import { createOutbox } from './outbox.ts'
 import { send, type SendResult } from './publish.ts'
 import type { Alarm, Relay, RelayHooks, RelayOptions, RelayStats } from './relay-types.ts'
@@ -23,6 +24,7 @@ const rateMs = 10_000
  * held, publish them, remember what was stored. A crash anywhere in between publishes a batch again, under the same ids, and loses nothing.
  */
 export function relay(options: RelayOptions): Relay {
+  checkOptions('relay', options, relayChecks, ['db', 'publisher'])
   const {
     db,
     publisher,
@@ -36,10 +38,6 @@ export function relay(options: RelayOptions): Relay {
     publishTimeoutMs = 30_000,
   } = options
   const { maxAttempts = 8, onPark = 'block-key', alarmMs = 60_000, hooks = {}, clock = systemClock, random = Math.random } = options
-  for (const [what, value] of Object.entries({ batch, pollMs, leaseMs, publishTimeoutMs, maxAttempts })) {
-    if (!(value >= 1)) throw new RangeError(`${what} must be at least 1, got ${value}`)
-  }
-  if (!publisher.publishBatch && !publisher.publish) throw new TypeError('publisher must have publish or publishBatch')
   if (wake === 'poll+notify' && !listen) throw new TypeError("wake 'poll+notify' needs listen")
   const backoff: Backoff = { initialMs: 50, maxMs: 1_000, multiplier: 2, ...options.backoff }
 
@@ -277,9 +275,7 @@ export function relay(options: RelayOptions): Relay {
     try {
       await leases.renew()
     } catch (error) {
-      const { code } = error as { code?: unknown }
-      if (code === '42P01' || code === '3F000' || code === '42703')
-        throw new OutboxSchemaError(outbox.channel, 'its tables are not there; run outbox.schema()', error)
+      if ((error as { code?: unknown } | null)?.code === 'ERR_OUTBOX_SCHEMA') throw error
       tell('onError', error, 'database')
     }
     if (stopping.signal.aborted) return
