@@ -94,7 +94,10 @@ export interface Broker<C extends Capabilities = Capabilities> extends Administr
   readonly capabilities: C
   /** Resolves when the broker has stored the message. `ERR_MESSAGING_PUBLISH`: certainly not stored. `ERR_MESSAGING_PUBLISH_UNKNOWN`: no answer in time, it may be. */
   publish(message: MessageInput, options?: PublishOptions): Promise<Published>
-  /** In order; result i belongs to message i. After a message of a key failed, no later one of that key in the batch is stored. */
+  /**
+   * In order; result i belongs to message i, and no message's failure rejects. After a message of a key failed, no later one of that key in the batch is stored.
+   * Rejects with the reason of a signal that had aborted before, `ERR_MESSAGING_CLOSED`, `ERR_MESSAGING_BACKPRESSURE`, and with `TypeError` for what is no array, before anything is sent.
+   */
   publishBatch(messages: readonly MessageInput[], options?: PublishOptions): Promise<readonly BatchResult[]>
   /** Handles every message of the topics. The handler's return acknowledges, its throw follows `retry`. */
   subscribe<T = Uint8Array>(topics: string | readonly string[], options: SubscribeOptions<T>, handler: Handler<T>): Promise<Subscription>
