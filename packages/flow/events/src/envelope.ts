@@ -1,7 +1,9 @@
+import { checkOptions } from '#internal/options'
 import { EventError } from './errors.ts'
 import { event, toLatest } from './event.ts'
 import type { Correlation, DomainEvent, AnyEventDefinition } from './event.ts'
 import type { OutgoingMessage, ReceivedMessage } from './message.ts'
+import { assertEvent, messageChecks } from './options.ts'
 
 /** What CloudEvents 1.0 says about a message, before its data are looked at. */
 export interface Envelope extends Correlation {
@@ -23,6 +25,8 @@ export interface Envelope extends Correlation {
  * Correlation is what to fill in where the event has none. Throws `TypeError` when JSON cannot carry the data.
  */
 export function toMessage(event: DomainEvent, options: { source?: string; correlation?: Correlation } = {}): OutgoingMessage {
+  assertEvent(event)
+  checkOptions('toMessage', options, messageChecks)
   const { source = `/${event.topic}`, correlation = {} } = options
   const headers: Record<string, string> = {
     ce_specversion: '1.0',

@@ -140,7 +140,7 @@ test('upcasters come newest first, without gaps', () => {
 test('misuse is named: version, name, schema', () => {
   assert.throws(() => defineEvent('e', { version: 0, schema: V1, topic: 't' }), RangeError)
   assert.throws(() => defineEvent('', { version: 1, schema: V1, topic: 't' }), RangeError)
-  assert.throws(() => defineEvent('e', { version: 1, schema: {} as never, topic: 't' }), /TypeError: e needs a Standard Schema/)
+  assert.throws(() => defineEvent('e', { version: 1, schema: {} as never, topic: 't' }), /TypeError: e: schema must be a Standard Schema, .* got {}/)
 })
 
 test('asynchronous schemas: createAsync validates, the synchronous factory says so', async () => {

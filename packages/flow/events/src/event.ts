@@ -1,6 +1,8 @@
+import { checkOptions, integer, isFunction, isString, shown } from '#internal/options'
 import { uuidv7 } from '#internal/uuid'
 import type { StandardSchemaV1 } from '@standard-schema/spec'
 import { EventError, messageOf } from './errors.ts'
+import { defineChecks, eventChecks, isSchema } from './options.ts'
 
 /** Whom an event belongs to and what led to it; carried from an event to those that follow from it. */
 export interface Correlation {
@@ -106,10 +108,10 @@ export function defineEvent<const Name extends string, S extends StandardSchemaV
   name: Name,
   options: DefineOptions<S>,
 ): UpcastableDefinition<Name, StandardSchemaV1.InferOutput<S>, StandardSchemaV1.InferInput<S>, StandardSchemaV1.InferInput<S>> {
+  isString(name, "An event's name")
+  checkOptions(name, options, defineChecks, ['version', 'schema', 'topic'])
   const { version, schema, topic, description } = options
   if (!/^[A-Za-z0-9][\w.:/-]{0,199}$/.test(name)) throw new RangeError(`An event's name has 1 to 200 of A-Z a-z 0-9 _ . : / -, got ${JSON.stringify(name)}`)
-  if (typeof schema?.['~standard']?.validate !== 'function') throw new TypeError(`${name} needs a Standard Schema`)
-  checkVersion(name, version)
   return definition({
     name,
     topic,
@@ -138,7 +140,9 @@ function definition(identity: Identity): AnyEventDefinition {
     upcast: {
       value: (from: number, schema: StandardSchemaV1, upcast: (data: never) => unknown) => {
         const oldest = versions.at(-1)!.version
-        checkVersion(name, from)
+        integer(1)(from, `${name}: version`)
+        isSchema(schema, `${name}: schema of version ${from}`)
+        isFunction(upcast, `${name}: upcaster of version ${from}`)
         if (from !== oldest - 1) throw new RangeError(`The next upcaster of ${name} must be from version ${oldest - 1}, got ${from}`)
         return definition({ ...identity, versions: [...versions, { version: from, schema, upcast }] })
       },
@@ -202,6 +206,7 @@ function validate(name: string, version: number, schema: StandardSchemaV1, data:
 
 function made(definition: AnyEventDefinition, data: unknown, options: EventOptions = {}): DomainEvent {
   const { name, version, topic } = definition
+  checkOptions(name, options, eventChecks)
   const aggregateId = options.aggregateId ?? definition.aggregateIdOf(data as never)
   if (aggregateId === undefined) throw new TypeError(`${name} has no aggregateId: give it in the definition or to the factory`)
   const key = definition.keyOf(data as never) ?? aggregateId
@@ -212,6 +217,8 @@ function made(definition: AnyEventDefinition, data: unknown, options: EventOptio
 /** All fields in one order, so that every event has one hidden class. */
 export function event(fields: Omit<DomainEvent, keyof Correlation>, correlation: Correlation): DomainEvent {
   const { id, name, version, topic, key, aggregateId, occurredAt, data } = fields
+  if (!(occurredAt instanceof Date)) throw new TypeError(`${name}: occurredAt must be a Date, got ${shown(occurredAt)}`)
+  if (Number.isNaN(occurredAt.getTime())) throw new RangeError(`${name}: occurredAt must be a time, got an invalid Date`)
   return Object.freeze({
     id: header('id', id)!,
     name,
@@ -252,8 +259,4 @@ function deepFreeze(value: unknown): unknown {
   Object.freeze(value)
   for (const key in value) deepFreeze((value as Record<string, unknown>)[key])
   return value
-}
-
-function checkVersion(name: string, version: number): void {
-  if (!Number.isSafeInteger(version) || version < 1) throw new RangeError(`A version of ${name} must be an integer from 1, got ${version}`)
 }

@@ -1,5 +1,6 @@
 import { fullJitter } from '#internal/backoff'
 import { type Clock, systemClock } from '#internal/clock'
+import { checkOptions, isString, shown } from '#internal/options'
 import { uuidv7 } from '#internal/uuid'
 import { decode, readEnvelope } from './envelope.ts'
 import { EventHandlingError, type HandlerFailure, isRetryable } from './errors.ts'
@@ -7,6 +8,7 @@ import { type DomainEvent, type AnyEventDefinition, type EventOf, toLatest } fro
 import type { EventHandler, EventHandlerFunction, HandlerOptions, Inbox, RawEvent, RetryOptions } from './handler.ts'
 import { guarded, type ProcessorHooks } from './hooks.ts'
 import type { DeliveryContext, ReceivedMessage } from './message.ts'
+import { assertEvent, assertMessage, checkHandler, isDefinition, processorChecks, rawEventChecks, signalChecks } from './options.ts'
 import { createMeter, type HandlerMetrics } from './metrics.ts'
 import { type EventRegistry, unknownEvent } from './registry.ts'
 import { Delivery, done, type Handler, runOnce } from './run.ts'
@@ -105,6 +107,7 @@ const handled = Promise.resolve()
 
 /** Makes a processor without handlers: add them by `on` and `onRaw`. */
 export function createEventProcessor<Tx = undefined>(options: ProcessorOptions<Tx> = {}): EventProcessor<Tx> {
+  checkOptions('createEventProcessor', options, processorChecks)
   const { registry, onUnknown = 'deadLetter', inbox, typeOf, abortGraceMs = 5_000, clock = systemClock } = options
   const hooks = guarded(options.hooks ?? {})
   const known = new Map<string, AnyEventDefinition>([...(registry ?? [])].map((definition) => [definition.name, definition]))
@@ -263,13 +266,19 @@ export function createEventProcessor<Tx = undefined>(options: ProcessorOptions<T
 
   const processor: EventProcessor<Tx> = {
     on(event, handler, handlerOptions = {}) {
+      isDefinition(event, 'on: event')
+      checkHandler('on', handler, handlerOptions)
       const other = known.get(event.name)
       if (other && other !== event) throw new TypeError(`${event.name} has two definitions`)
       register(event.name, event, handler as Given, handlerOptions)
       known.set(event.name, event)
       return processor
     },
-    onRaw: (pattern, handler, handlerOptions = {}) => register(pattern, undefined, handler as Given, handlerOptions),
+    onRaw(pattern, handler, handlerOptions = {}) {
+      isString(pattern, 'onRaw: pattern')
+      checkHandler('onRaw', handler, handlerOptions)
+      return register(pattern, undefined, handler as Given, handlerOptions)
+    },
     off(event, name) {
       const target = typeof event === 'string' ? event : event.name
       const rest = entries.filter((entry) => entry.event !== target || entry.handler.name !== name)
@@ -278,8 +287,11 @@ export function createEventProcessor<Tx = undefined>(options: ProcessorOptions<T
       plans.clear()
       return found
     },
-    processEvent(event, { signal } = {}) {
+    processEvent(event, given = byDefault) {
       try {
+        assertEvent(event)
+        if (given !== byDefault) checkOptions('processEvent', given, signalChecks)
+        const { signal } = given
         const plan = planFor(event.name)
         if (plan.handlers.length === 0) {
           skip(plan, event.name, event.id)
@@ -292,7 +304,11 @@ export function createEventProcessor<Tx = undefined>(options: ProcessorOptions<T
         return Promise.reject(error)
       }
     },
-    processRawEvent(bytes, type, { id, version, headers = {}, signal } = {}) {
+    async processRawEvent(bytes, type, given = {}) {
+      if (!(bytes instanceof Uint8Array)) throw new TypeError(`processRawEvent: bytes must be a Uint8Array, got ${shown(bytes)}`)
+      isString(type, 'processRawEvent: type')
+      checkOptions('processRawEvent', given, rawEventChecks)
+      const { id, version, headers = {}, signal } = given
       const message: ReceivedMessage = {
         id: id ?? uuidv7(),
         topic: '',
@@ -305,6 +321,7 @@ export function createEventProcessor<Tx = undefined>(options: ProcessorOptions<T
       return accept(message, type, signal)
     },
     async processMessage(message, ctx = {}) {
+      assertMessage(message)
       try {
         await accept(message, undefined, ctx.signal)
       } catch (error) {
@@ -324,6 +341,7 @@ export function createEventProcessor<Tx = undefined>(options: ProcessorOptions<T
   return processor
 }
 
+const byDefault: { signal?: AbortSignal } = {}
 const nobody: readonly string[] = []
 
 type Given = EventHandlerFunction<unknown, unknown> | EventHandler<unknown, unknown>
@@ -334,11 +352,6 @@ function handlerOf(given: Given, raw: boolean, options: HandlerOptions, shared: 
   if (!/^[\w.:/$-]{1,128}$/.test(name) || name === 'Object') {
     throw new TypeError(`A handler needs a name of 1 to 128 of A-Z a-z 0-9 _ . : / $ -, got ${JSON.stringify(name)}`)
   }
-  if (!(maxAttempts >= 1)) throw new RangeError(`retry.maxAttempts must be at least 1, got ${maxAttempts}`)
-  if (!(initialMs >= 0)) throw new RangeError(`retry.initialDelayMs must be at least 0, got ${initialMs}`)
-  if (!(maxMs >= 0)) throw new RangeError(`retry.maxDelayMs must be at least 0, got ${maxMs}`)
-  if (!(multiplier >= 1)) throw new RangeError(`retry.multiplier must be at least 1, got ${multiplier}`)
-  if (timeoutMs !== undefined && !(timeoutMs > 0)) throw new RangeError(`timeoutMs must be above 0, got ${timeoutMs}`)
   const handle = typeof given === 'function' ? given : given.handle.bind(given)
   const delayMs = (failures: number): number => fullJitter(failures, { initialMs, maxMs, multiplier })
   return { ...shared, name, raw, handle, maxAttempts, delayMs, isRetryable, timeoutMs, policy, meter: createMeter() }

@@ -1,8 +1,10 @@
 import { deferred } from '#internal/abort'
+import { checkOptions, having, shown } from '#internal/options'
 import { toMessage } from './envelope.ts'
 import { EventError, EventPublishError } from './errors.ts'
 import type { Correlation, DomainEvent } from './event.ts'
 import type { MessagePublisher, PublishResult } from './message.ts'
+import { publishChecks, publisherChecks } from './options.ts'
 
 /** What goes along with the events. */
 export interface EventPublishOptions {
@@ -23,6 +25,8 @@ export interface EventPublisher {
 
 /** Publishes events through anything that publishes messages: a broker, `outbox.publisher(tx)`, a spy. `source` is CloudEvents', `/<topic>` by default. */
 export function eventPublisher(target: MessagePublisher, options: { source?: string } = {}): EventPublisher & AsyncDisposable {
+  having('publish')(target, 'eventPublisher: target')
+  checkOptions('eventPublisher', options, publisherChecks)
   let closed = false
   let pending = 0
   const idle = deferred()
@@ -42,10 +46,13 @@ export function eventPublisher(target: MessagePublisher, options: { source?: str
   const publisher: EventPublisher = {
     publish: (event, publishing = {}) =>
       tracked(async () => {
+        checkOptions('publish', publishing, publishChecks)
         await target.publish(message(event, publishing), below(publishing))
       }),
     publishBatch: (events, publishing = {}) =>
       tracked(async () => {
+        if (!Array.isArray(events)) throw new TypeError(`publishBatch: events must be an array, got ${shown(events)}`)
+        checkOptions('publishBatch', publishing, publishChecks)
         const messages = events.map((event) => message(event, publishing))
         const results = await (target.publishBatch?.(messages, below(publishing)) ?? oneByOne(target, messages, below(publishing)))
         const failures = messages.flatMap(({ id }, index) => {

@@ -1,7 +1,9 @@
+import { listOf } from '#internal/options'
 import { decode, readEnvelope } from './envelope.ts'
 import { EventError } from './errors.ts'
 import type { AnyEventDefinition, EventOf } from './event.ts'
 import type { ReceivedMessage } from './message.ts'
+import { isDefinition } from './options.ts'
 
 /** Every event that a service knows, from which its documents and checks are made. */
 export interface EventRegistry<D extends AnyEventDefinition = AnyEventDefinition> extends Iterable<D> {
@@ -19,6 +21,7 @@ export interface EventRegistry<D extends AnyEventDefinition = AnyEventDefinition
 
 /** Throws `TypeError` when two definitions have one name. */
 export function createEventRegistry<const D extends AnyEventDefinition>(definitions: readonly D[]): EventRegistry<D> {
+  listOf(isDefinition)(definitions, 'createEventRegistry: definitions')
   const byName = new Map<string, D>()
   for (const definition of definitions) {
     if (byName.has(definition.name)) throw new TypeError(`${definition.name} is defined twice`)

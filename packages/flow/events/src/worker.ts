@@ -1,4 +1,6 @@
+import { checkOptions } from '#internal/options'
 import type { DeliveryContext, MessageSubscriber, ReceivedMessage, SubscribeOptions } from './message.ts'
+import { workerChecks } from './options.ts'
 
 /** What the worker takes from where to where. */
 export interface WorkerOptions {
@@ -26,7 +28,9 @@ export interface Worker extends AsyncDisposable {
 }
 
 /** The subscription makes one attempt: retrying is the processor's, and its final failure the dead letter. */
-export function createWorker({ subscriber, processor, topics, group, concurrency, subscription = {} }: WorkerOptions): Worker {
+export function createWorker(options: WorkerOptions): Worker {
+  checkOptions('createWorker', options, workerChecks, ['subscriber', 'processor', 'group'])
+  const { subscriber, processor, topics, group, concurrency, subscription = {} } = options
   let open: Promise<{ close(): Promise<void> }> | undefined
   let stopping: Promise<void> | undefined
 
