@@ -1,13 +1,11 @@
-import type { Clock } from '#internal/clock'
 import { Fifo } from '#internal/fifo'
 import { checkOptions, shown } from '#internal/options'
-import { uuidv7 } from '#internal/uuid'
 import type { BrokerDriver, OutgoingMessage, PublishResult } from './driver.ts'
-import { closedError, MessagingError, publishRefused, publishUnknown, unsupported } from './errors.ts'
+import { closedError, MessagingError, publishRefused, publishUnknown } from './errors.ts'
 import { type Hooks, tell, type Tracing } from './hooks.ts'
-import { checkMessage, type MessageInput } from './message.ts'
-import { checkHeaders, checkTopic } from './names.ts'
+import type { MessageInput } from './message.ts'
 import { publishChecks } from './options.ts'
+import { createOutgoing, type OutgoingOptions } from './outgoing.ts'
 import type { Topology } from './topology.ts'
 
 /** How long to wait for the broker, and when to give up. */
@@ -33,14 +31,11 @@ export type BatchResult = { readonly id: string } & (
   | { readonly status: 'rejected' | 'unknown'; readonly error: MessagingError }
 )
 
-export interface PublisherOptions {
-  clock: Clock
+export interface PublisherOptions extends OutgoingOptions {
   hooks: Hooks
   tracing: Tracing | undefined
   topology: Topology
-  maxMessageBytes: number
   maxPending: number
-  reserved: readonly string[]
 }
 
 interface Pending {
@@ -48,16 +43,16 @@ interface Pending {
   readonly deadline: number
   state: 'queued' | 'sent' | 'settled'
   /** Shared by the messages of one key in one batch: behind the first that failed, none goes out. */
-  readonly lane: Lane | undefined
+  readonly batchKey: BatchKey | undefined
   /** Place in the batch. */
   readonly place: number
-  /** Counted in the lane's `outstanding`. */
+  /** Counted in the key's `outstanding`. */
   taken: boolean
   settle(result: PublishResult): void
 }
 
 /** The messages of one key in one `publishBatch`. */
-interface Lane {
+interface BatchKey {
   /** The place of the first that failed. */
   brokenAt: number
   /** On their way to the driver, or there, without an answer. */
@@ -89,62 +84,24 @@ export function createPublisher(driver: BrokerDriver, options: PublisherOptions)
   let scheduled = false
   let sweeping: { until: number; nudge: AbortController } | undefined
   let closed = false
+  const checked = createOutgoing(driver, options)
 
-  const checked = (input: MessageInput): OutgoingMessage => {
-    checkMessage(input)
-    checkTopic(input.topic, options.reserved)
-    const { topic, key, value, tombstone = false, dedupeId, delayMs } = input
-    if (tombstone && value.length > 0) throw new TypeError(`A tombstone has no body, got ${value.length} bytes for ${topic}`)
-    if (dedupeId !== undefined && !capabilities.dedupe) throw unsupported('dedupeId', driver.name)
-    const now = clock.now()
-    const deliverAt = input.deliverAt ?? (delayMs === undefined ? undefined : now + delayMs)
-    if (deliverAt !== undefined) checkDelay(deliverAt - now, topic)
-    const headers = checkHeaders(input.headers ?? {})
-    const message: OutgoingMessage = {
-      id: input.id ?? uuidv7(now),
-      topic,
-      key,
-      value,
-      headers,
-      timestamp: input.timestamp ?? now,
-      tombstone,
-      deliverAt: deliverAt !== undefined && deliverAt > now ? deliverAt : undefined,
-      dedupeId,
-      rawKey: undefined,
-      rawHeaders: undefined,
-    }
-    const size = messageBytes(message, options.maxMessageBytes)
-    if (size > options.maxMessageBytes)
-      throw new MessagingError(
-        'ERR_MESSAGING_TOO_LARGE',
-        `A message to ${topic} has ${size} bytes with key and headers, at most ${options.maxMessageBytes} are allowed`,
-        { retryable: false },
-      )
-    return message
-  }
-
-  const checkDelay = (delayMs: number, topic: string): void => {
-    if (delayMs > 0 && !capabilities.delay) throw unsupported('A delay', driver.name)
-    if (capabilities.delay && delayMs > capabilities.delay.maxMs)
-      throw new RangeError(`Cannot delay a message to ${topic} by ${delayMs} ms, the most is ${capabilities.delay.maxMs}`)
-  }
-
-  const enqueue = (message: OutgoingMessage, timeoutMs: number, done: (result: PublishResult) => void, lane?: Lane, place = 0): Pending => {
+  const enqueue = (message: OutgoingMessage, timeoutMs: number, done: (result: PublishResult) => void, batchKey?: BatchKey, place = 0): Pending => {
     const ended = tracing?.publish(message)
     const entry: Pending = {
       message,
       deadline: clock.monotonic() + timeoutMs,
       state: 'queued',
-      lane,
+      batchKey,
       place,
       taken: false,
       settle: (result) => {
         if (entry.state === 'settled') return
-        if (lane && entry.taken && --lane.outstanding === 0) schedule()
+        if (batchKey && entry.taken && --batchKey.outstanding === 0) schedule()
         entry.state = 'settled'
         pending.delete(entry)
         if (result.status === 'stored') published++
-        else if (lane) lane.brokenAt = Math.min(lane.brokenAt, place)
+        else if (batchKey) batchKey.brokenAt = Math.min(batchKey.brokenAt, place)
         ended?.(result.status === 'stored' ? undefined : result.error)
         if (hooks.onPublish) tell(hooks, 'onPublish', { topic: message.topic, id: message.id, result })
         done(result)
@@ -171,7 +128,7 @@ export function createPublisher(driver: BrokerDriver, options: PublisherOptions)
       let bytes = 0
       while (batch.length < maxBatch && bytes < maxBatchBytes && queue.size > 0) {
         const entry = queue.shift()!
-        if (entry.lane && entry.lane.outstanding > 0) {
+        if (entry.batchKey && entry.batchKey.outstanding > 0) {
           // What became of those before it is not known yet.
           queue.unshift(entry)
           break
@@ -182,8 +139,8 @@ export function createPublisher(driver: BrokerDriver, options: PublisherOptions)
       }
       if (batch.length === 0) return
       for (const entry of batch)
-        if (entry.lane) {
-          entry.lane.outstanding++
+        if (entry.batchKey) {
+          entry.batchKey.outstanding++
           entry.taken = true
         }
       inFlight++
@@ -204,7 +161,8 @@ export function createPublisher(driver: BrokerDriver, options: PublisherOptions)
     }
     const waves = capabilities.batchOrder ? [batch] : wavesOf(batch)
     for (const wave of waves) {
-      for (const entry of wave) if (entry.lane && entry.lane.brokenAt < entry.place) entry.settle({ status: 'rejected', error: behindAFailure(entry.message) })
+      for (const entry of wave)
+        if (entry.batchKey && entry.batchKey.brokenAt < entry.place) entry.settle({ status: 'rejected', error: behindAFailure(entry.message) })
       await hand(wave.filter((entry) => entry.state === 'queued'))
     }
   }
@@ -310,31 +268,31 @@ export function createPublisher(driver: BrokerDriver, options: PublisherOptions)
       if (given !== byDefault) checkOptions('publishBatch', given, publishChecks)
       const { signal, timeoutMs = 30_000 } = given
       signal?.throwIfAborted()
-      const lanes = new Map<string, Lane>()
-      const laneOf = (topic: string, key: string | undefined): Lane | undefined => {
+      const keys = new Map<string, BatchKey>()
+      const keyOf = (topic: string, key: string | undefined): BatchKey | undefined => {
         if (key === undefined) return undefined
         const name = `${topic} ${key}`
-        let lane = lanes.get(name)
-        if (!lane) lanes.set(name, (lane = { brokenAt: Infinity, outstanding: 0 }))
-        return lane
+        let batchKey = keys.get(name)
+        if (!batchKey) keys.set(name, (batchKey = { brokenAt: Infinity, outstanding: 0 }))
+        return batchKey
       }
       const entries: Pending[] = []
       const one = async (input: MessageInput, place: number): Promise<BatchResult> => {
         const { topic, key, id = '' } = Object(input) as MessageInput // also of what is no message
-        const lane = laneOf(topic, key)
+        const batchKey = keyOf(topic, key)
         let message: OutgoingMessage
         try {
-          if (lane && lane.brokenAt < place) throw behindAFailure(input)
+          if (batchKey && batchKey.brokenAt < place) throw behindAFailure(input)
           message = checked(input)
         } catch (error) {
-          if (lane) lane.brokenAt = Math.min(lane.brokenAt, place)
+          if (batchKey) batchKey.brokenAt = Math.min(batchKey.brokenAt, place)
           return {
             id,
             status: 'rejected',
             error: error instanceof MessagingError ? error : publishRefused(typeof topic === 'string' ? topic : shown(topic), error, false),
           }
         }
-        const result = await new Promise<PublishResult>((resolve) => entries.push(enqueue(message, timeoutMs, resolve, lane, place)))
+        const result = await new Promise<PublishResult>((resolve) => entries.push(enqueue(message, timeoutMs, resolve, batchKey, place)))
         return result.status === 'stored'
           ? { status: 'stored', ...asPublished(message.id, result) }
           : { id: message.id, status: result.status, error: asError(message.topic, result) }
@@ -403,14 +361,4 @@ function asPublished(id: string, { partition, position, duplicate = false }: Pub
 function asError(topic: string, result: PublishResult & { status: 'rejected' | 'unknown' }): MessagingError {
   if (result.status === 'unknown') return publishUnknown(topic, result.error)
   return result.error instanceof MessagingError ? result.error : publishRefused(topic, result.error)
-}
-
-/** Exact only near the limit: UTF-8 takes at most three bytes a UTF-16 unit. */
-function messageBytes(message: Pick<OutgoingMessage, 'key' | 'value' | 'headers'>, limit: number): number {
-  let units = message.key?.length ?? 0
-  for (const name in message.headers) units += name.length + message.headers[name]!.length
-  if (message.value.length + units * 3 <= limit) return message.value.length + units
-  let bytes = message.value.length + Buffer.byteLength(message.key ?? '')
-  for (const name in message.headers) bytes += name.length + Buffer.byteLength(message.headers[name]!)
-  return bytes
 }
