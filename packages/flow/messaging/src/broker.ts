@@ -1,15 +1,16 @@
 import type { Clock } from '#internal/clock'
 import { systemClock } from '#internal/clock'
-import { checkOptions, having, isFunction, shown } from '#internal/options'
-import { uuidv7 } from '#internal/uuid'
+import { checkOptions, having } from '#internal/options'
 import { type Administration, createAdministration } from './administration.ts'
-import { createDeadLetters, type DeadLetters, ensureRetrySource, letterSender } from './dead-letters.ts'
+import { createCopies } from './copies.ts'
+import { createDeadLetters, type DeadLetters, ensureRetrySource } from './dead-letters.ts'
 import type { BrokerDriver, Capabilities, Start } from './driver.ts'
 import { closedError, unsupported } from './errors.ts'
 import type { Hooks, Tracing } from './hooks.ts'
 import type { Codec, MessageInput } from './message.ts'
 import { checkGroup, checkSuffix, checkTopic, retryTopic } from './names.ts'
 import { brokerChecks, signalChecks, subscribeChecks } from './options.ts'
+import { checkPlan } from './plan.ts'
 import { type BatchResult, createPublisher, type Published, type PublishOptions } from './publisher.ts'
 import { createPuller, type Puller } from './pull.ts'
 import { retryPolicy, type RetryOptions } from './retry.ts'
@@ -17,7 +18,6 @@ import type { Handler, Middleware, Turnstile } from './runner.ts'
 import { type BrokerStats, Stats } from './stats.ts'
 import { createSubscription, type Subscription } from './subscription.ts'
 import { createTopology } from './topology.ts'
-import { copyOf, header, originHeaders } from './wire.ts'
 
 /** What holds for a broker and everything made from it. */
 export interface BrokerOptions {
@@ -142,25 +142,8 @@ export function createBroker<C extends Capabilities>(driver: BrokerDriver<C>, op
 
   const subscribe = async <T>(given: string | readonly string[], plan: SubscribeOptions<T>, handler: Handler<T>): Promise<Subscription> => {
     assertOpen()
-    if (typeof given !== 'string' && !Array.isArray(given))
-      throw new TypeError(`subscribe: topics must be a string or an array of strings, got ${shown(given)}`)
-    checkOptions('subscribe', plan, subscribeChecks)
-    isFunction(handler, 'subscribe: handler')
-    plan.signal?.throwIfAborted()
-    const names: readonly string[] = [...new Set(typeof given === 'string' ? [given] : given)]
-    if (names.length === 0) throw new RangeError('subscribe needs at least one topic')
-    for (const topic of names) checkTopic(topic, reserved)
-    const { group, order = 'key', retry = {}, concurrency = 1, prefetch = 100, maxInFlight = 1_000, deadLetter } = plan
-    if (group === undefined) {
-      if (deadLetter) throw new TypeError('deadLetter needs a group: a broadcast has no dead letters')
-      if (plan.start !== undefined && plan.start !== 'latest') throw new TypeError('start needs a group: a broadcast begins at the latest message')
-      if (retry.onRetry === 'leave-order') throw new TypeError("onRetry: 'leave-order' needs a group: a broadcast retries inline")
-    } else checkGroup(group)
-    const leaveOrder =
-      group !== undefined && capabilities.delay !== undefined && (retry.onRetry ?? (order === 'none' ? 'leave-order' : 'hold')) === 'leave-order'
-    if (retry.onRetry === 'leave-order' && !leaveOrder) throw unsupported("onRetry: 'leave-order'", driver.name)
-    const policy = retryPolicy(retry, { leaveOrder, random })
-    const session = uuidv7()
+    const { topics: names, group, leaveOrder } = checkPlan(given, plan, handler, { reserved, capabilities, driver: driver.name })
+    const { order = 'key', retry = {}, concurrency = 1, prefetch = 100, maxInFlight = 1_000, deadLetter } = plan
 
     const sources: string[] = []
     for (const topic of names) {
@@ -172,8 +155,10 @@ export function createBroker<C extends Capabilities>(driver: BrokerDriver<C>, op
     }
     assertOpen()
 
-    const senders = new Map(names.map((topic) => [topic, group === undefined ? undefined : letterSender({ publisher, topology, clock, suffix }, topic, group)]))
+    /** The topic that a source's messages are of: the group's private one speaks for it. */
     const topicOf = new Map(names.flatMap((topic) => [[topic, topic] as const, ...(group === undefined ? [] : [[retryTopic(topic, group), topic] as const])]))
+    const copies =
+      group === undefined ? undefined : createCopies({ publisher, topology, clock, suffix, dedupe: capabilities.dedupe !== undefined }, topicOf, group)
     const wrapped = [...(options.middleware ?? []), ...(plan.middleware ?? [])].reduceRight<Handler<unknown>>(
       (next, wrap) => wrap(next),
       handler as Handler<unknown>,
@@ -207,30 +192,13 @@ export function createBroker<C extends Capabilities>(driver: BrokerDriver<C>, op
         group,
         handler: traced,
         codec: plan.codec,
-        policy,
+        policy: retryPolicy(retry, { leaveOrder, random }),
         handlerTimeoutMs: plan.handlerTimeoutMs,
         abortGraceMs: plan.abortGraceMs ?? 5_000,
         maxCrashes: plan.maxCrashes ?? 3,
         suspects,
-        redeliver: (job, delayMs) => {
-          const topic = topicOf.get(job.owned.source.topic)!
-          const { message, partition, position } = job.delivery
-          const origin = job.trail.origin ?? { topic, partition, position }
-          const now = clock.now()
-          const headers = {
-            ...message.headers,
-            ...originHeaders(origin),
-            [header.failures]: String(job.failures),
-            [header.firstFailureAt]: String(job.firstFailureAt ?? now),
-          }
-          // Of this session: after a reset of the group the same failure comes again, and must not pass for the first one.
-          const dedupe = capabilities.dedupe ? { dedupeId: `${message.id}/retry/${job.failures}/${session}.${job.owned.epoch}.${partition}.${position}` } : {}
-          return publisher.send(copyOf(message, retryTopic(topic, group!), headers, { deliverAt: now + delayMs, ...dedupe }))
-        },
-        sendLetter: (job, error, extra) => {
-          const sender = deadLetter === false ? undefined : senders.get(topicOf.get(job.owned.source.topic)!)
-          return sender ? sender(job, error, extra) : Promise.resolve('dropped')
-        },
+        copies,
+        deadLetter: deadLetter !== false,
       },
     )
     subscriptions.add(subscription)

@@ -3,12 +3,11 @@ import type { Clock } from '#internal/clock'
 import { checkOptions } from '#internal/options'
 import type { BrokerDriver, LogEntry, Mark, PublishResult } from './driver.ts'
 import { isRetryable } from './errors.ts'
-import type { Job } from './job.ts'
 import { checkHeaders, deadLetterTopic, retryTopic } from './names.ts'
 import { discardChecks, listChecks, replayChecks } from './options.ts'
 import type { Publisher } from './publisher.ts'
 import type { Topology } from './topology.ts'
-import { copyOf, diagnosis, header, originHeaders, trailOf, userHeaders } from './wire.ts'
+import { copyOf, header, originHeaders, trailOf, userHeaders } from './wire.ts'
 
 /** A message that a group gave up, as it was, and why. */
 export interface DeadLetter {
@@ -93,13 +92,6 @@ export interface DeadLetters {
   discard(which: { ids?: readonly string[]; filter?: (letter: DeadLetter) => boolean }): Promise<readonly string[]>
 }
 
-/** Stores a job's message as a dead letter; `dropped` where the subscription wants none. */
-export type SendLetter = (
-  job: Job,
-  error: unknown,
-  extra: { reason?: string; headers?: Readonly<Record<string, string>> },
-) => Promise<PublishResult | 'dropped'>
-
 interface Deps {
   driver: BrokerDriver
   publisher: Publisher
@@ -107,8 +99,6 @@ interface Deps {
   clock: Clock
   suffix: string
 }
-
-const letterSpec = { partitions: 1, keep: true, maxAgeMs: undefined }
 
 /** Both topics a group owns on a topic exist afterwards. */
 export async function ensureRetrySource(topology: Topology, topic: string, group: string): Promise<string> {
@@ -118,36 +108,8 @@ export async function ensureRetrySource(topology: Topology, topic: string, group
   return name
 }
 
-export function letterSender({ publisher, topology, clock, suffix }: Omit<Deps, 'driver'>, topic: string, group: string): SendLetter {
-  const target = deadLetterTopic(topic, group, suffix)
-  return async (job, error, { reason, headers = {} }) => {
-    try {
-      await topology.ensureTopic(target, letterSpec)
-    } catch (cause) {
-      return { status: 'rejected', error: cause }
-    }
-    const { message } = job.delivery
-    const origin = job.trail.origin ?? { topic, partition: job.delivery.partition, position: job.delivery.position }
-    const now = clock.now()
-    return publisher.send(
-      copyOf(message, target, {
-        ...message.headers,
-        ...headers,
-        ...originHeaders(origin),
-        ...diagnosis(error),
-        ...(reason === undefined ? {} : { [header.errorMessage]: diagnosis(reason)[header.errorMessage]! }),
-        [header.group]: group,
-        [header.failures]: String(job.failures),
-        [header.firstFailureAt]: String(job.firstFailureAt ?? now),
-        [header.lastFailureAt]: String(now),
-        [header.replays]: String(job.trail.replays),
-        [header.letterId]: letterId(origin, group, job.trail.replays),
-      }),
-    )
-  }
-}
-
-function letterId({ topic, partition, position }: { topic: string; partition: number; position: string }, group: string, replays: number): string {
+/** The same for every copy of one failure of one message. */
+export function letterId({ topic, partition, position }: { topic: string; partition: number; position: string }, group: string, replays: number): string {
   return createHash('sha256')
     .update(JSON.stringify([topic, partition, position, group, replays]))
     .digest('base64url')

@@ -1,11 +1,11 @@
 import type { Clock } from '#internal/clock'
-import type { Consumption, PublishResult } from './driver.ts'
+import type { Consumption } from './driver.ts'
 import { errorText, MessagingError } from './errors.ts'
 import { type Hooks, type Outcome, tell } from './hooks.ts'
 import type { HandlerContext, Job } from './job.ts'
 import type { Codec, Message } from './message.ts'
 import type { RetryPolicy } from './retry.ts'
-import type { SendLetter } from './dead-letters.ts'
+import type { Copies, LetterExtra } from './copies.ts'
 import { userHeaders } from './wire.ts'
 
 /** Return acknowledges, throw follows the retry policy. */
@@ -26,9 +26,10 @@ export interface RunnerOptions {
   readonly hooks: Hooks
   /** One suspect at a time in the whole process, so that a crash blames only one. */
   readonly suspects: Turnstile
-  /** Publishes a retry copy to the group's private source. */
-  readonly redeliver: (job: Job, delayMs: number) => Promise<PublishResult>
-  readonly sendLetter: SendLetter
+  /** Absent without a group: there is nowhere to publish to. */
+  readonly copies: Copies | undefined
+  /** Whether a message that fails for good becomes a dead letter, or is dropped. */
+  readonly deadLetter: boolean
 }
 
 /** What the runner tells the subscription. */
@@ -58,7 +59,7 @@ export interface Runner {
 
 /** Takes one delivery through its handler to an outcome: retry, delay, dead letter, timeout. The happy path allocates no promise for a handler that returns none. */
 export function createRunner(options: RunnerOptions, events: RunnerEvents): Runner {
-  const { group, codec, clock, hooks, policy, handlerTimeoutMs } = options
+  const { group, codec, clock, hooks, policy, handlerTimeoutMs, copies } = options
   const timed = hooks.onSettled !== undefined
 
   const run = (job: Job, consumption: Consumption): void => {
@@ -220,24 +221,19 @@ export function createRunner(options: RunnerOptions, events: RunnerEvents): Runn
     return final ? { kind: 'dead' } : policy(error, job.failures, delayMs)
   }
 
-  const act = (job: Job, verdict: ReturnType<RetryPolicy>, error: unknown, extra: { reason?: string; headers?: Readonly<Record<string, string>> }): void => {
+  const act = (job: Job, verdict: ReturnType<RetryPolicy>, error: unknown, extra: LetterExtra): void => {
     if (verdict.kind === 'wait') return wait(job, verdict.delayMs)
     job.conclusion = conclude(job, verdict, error, extra).then(() => events.free(job, false))
   }
 
   /** Stores the copy or the letter, however long that takes, then lets progress pass. Until then the original stays unsettled. */
-  const conclude = async (
-    job: Job,
-    verdict: ReturnType<RetryPolicy>,
-    error: unknown,
-    extra: { reason?: string; headers?: Readonly<Record<string, string>> },
-  ): Promise<void> => {
+  const conclude = async (job: Job, verdict: ReturnType<RetryPolicy>, error: unknown, extra: LetterExtra): Promise<void> => {
     job.concluding = true
     for (let pause = 50; !gone(job) && !job.finished; pause = Math.min(pause * 2, 5_000)) {
-      const storing = verdict.kind === 'dead' ? options.sendLetter(job, error, extra) : options.redeliver(job, (verdict as { delayMs: number }).delayMs)
+      const storing = verdict.kind === 'dead' ? (options.deadLetter ? copies?.letter(job, error, extra) : undefined) : copies?.retry(job, verdict.delayMs)
+      if (!storing) return settle(job, 'dropped')
       const result = await storing.catch((cause: unknown) => ({ status: 'rejected' as const, error: cause }))
       if (gone(job) || job.finished) return
-      if (result === 'dropped') return settle(job, 'dropped')
       if (result.status === 'stored') return settle(job, verdict.kind === 'dead' ? 'dead-lettered' : 'retried')
       tell(hooks, 'onError', { error: result.error, topic: job.owned.source.topic, group, message: job.message! })
       await clock.sleep(pause, { signal: job.owned.gone.signal }).catch(() => undefined)
