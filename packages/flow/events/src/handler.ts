@@ -39,10 +39,20 @@ export interface Policy {
   execute<T>(fn: (attempt?: { signal?: AbortSignal }) => Promise<T>, options: { signal: AbortSignal }): Promise<T>
 }
 
+/** What an inbox needs to know of a message. */
+export interface InboxMessage {
+  readonly id: string
+  /** Ms since the epoch. */
+  readonly timestamp: number
+  readonly idStable: boolean
+}
+
 /** Remembers by message and handler, in one transaction with the handler's effects. */
 export interface Inbox<Tx> {
   /** Runs `fn` in a transaction, unless it ran before: then `duplicate` is true. */
-  run(message: { id: string; timestamp: number; idStable: boolean }, handlerName: string, fn: (tx: Tx) => Promise<void>): Promise<{ duplicate: boolean }>
+  run(message: InboxMessage, handlerName: string, fn: (tx: Tx) => Promise<void>): Promise<{ duplicate: boolean }>
+  /** The same for several handlers in one transaction: `fn` gets the names of those that did not run before; with none there is nothing to call it for. */
+  runTogether?(message: InboxMessage, handlerNames: readonly string[], fn: (tx: Tx, handlerNames: readonly string[]) => Promise<void>): Promise<unknown>
 }
 
 /** How often a handler runs, and what it waits between. */

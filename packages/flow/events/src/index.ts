@@ -12,7 +12,7 @@ export {
   type EventVersion,
   type UpcastableDefinition,
 } from './event.ts'
-export type { EventHandler, EventHandlerFunction, HandlerContext, HandlerOptions, Inbox, Policy, RawEvent, RetryOptions } from './handler.ts'
+export type { EventHandler, EventHandlerFunction, HandlerContext, HandlerOptions, Inbox, InboxMessage, Policy, RawEvent, RetryOptions } from './handler.ts'
 export type { HandlerRun, ProcessorHooks } from './hooks.ts'
 export type { DeliveryContext, MessagePublisher, MessageSubscriber, OutgoingMessage, PublishResult, ReceivedMessage, SubscribeOptions } from './message.ts'
 export type { HandlerMetrics } from './metrics.ts'

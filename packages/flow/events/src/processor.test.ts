@@ -4,7 +4,7 @@ import { deferred } from '#internal/abort'
 import { z } from 'zod'
 import { EventHandlingError } from './errors.ts'
 import { defineEvent } from './event.ts'
-import type { EventHandler } from './handler.ts'
+import type { EventHandler, Inbox } from './handler.ts'
 import type { DeliveryContext } from './message.ts'
 import { createEventProcessor } from './processor.ts'
 import { createEventRegistry } from './registry.ts'
@@ -438,6 +438,143 @@ test('inbox: each handler runs once a message, with its transaction', async () =
       [1, 1, 1],
     ],
   )
+})
+
+/** Effects and records of one transaction: kept when it commits. `commit` may refuse. */
+function sharedInbox(commit: () => void = () => {}): Required<Inbox<string[]>> & { transactions: string[][]; effects: string[] } {
+  const records = new Set<string>()
+  const transactions: string[][] = []
+  const effects: string[] = []
+  const runTogether: Required<Inbox<string[]>>['runTogether'] = async ({ id }, names, fn) => {
+    const fresh = names.filter((name) => !records.has(`${id} ${name}`))
+    transactions.push(fresh)
+    const tx: string[] = []
+    if (fresh.length > 0) await fn(tx, fresh)
+    commit()
+    effects.push(...tx)
+    for (const name of fresh) records.add(`${id} ${name}`)
+    return { duplicate: fresh.length === 0 }
+  }
+  return {
+    transactions,
+    effects,
+    runTogether,
+    run: async (message, name, fn) => (await runTogether(message, [name], fn)) as { duplicate: boolean },
+  }
+}
+
+test('a shared transaction: the handlers of an event commit together, those that ran before are left out', async () => {
+  const inbox = sharedInbox()
+  const attempts: unknown[] = []
+  const processor = createEventProcessor({ inbox, sharedTransaction: true })
+  for (const name of ['a', 'b', 'c']) processor.on(Created, (_, { tx, attempt, handler }) => void (tx.push(name), attempts.push([handler, attempt])), { name })
+  const event = Created({ id: 'x' })
+  await inbox.run({ id: event.id, timestamp: 0, idStable: true }, 'b', async (tx) => void tx.push('b before'))
+  await processor.processMessage(receivedMessage(event))
+  await processor.processEvent(event)
+  assert.deepEqual(inbox.transactions, [['b'], ['a', 'c'], []])
+  assert.deepEqual(inbox.effects, ['b before', 'a', 'c'])
+  assert.deepEqual(attempts, [
+    ['a', 1],
+    ['c', 1],
+  ])
+  assert.deepEqual(
+    processor.metrics().handlers.map(({ processed, duplicates, inFlight }) => [processed, duplicates, inFlight]),
+    [
+      [1, 1, 0],
+      [0, 2, 0],
+      [1, 1, 0],
+    ],
+  )
+})
+
+test('a shared transaction that a handler fails is undone once all have ended, and counts for none: each goes on in its own', async () => {
+  const inbox = sharedInbox()
+  const clock = virtualClock()
+  const log: string[] = []
+  let runs = 0
+  const processor = createEventProcessor({ inbox, sharedTransaction: true, clock, retry: { maxAttempts: 2 } })
+    .on(Created, (_, { tx }) => void tx.push('a'), { name: 'a' })
+    .on(
+      Created,
+      (_, { tx, attempt }) => {
+        tx.push('b undone')
+        log.push(`b ${attempt}`)
+        if (runs++ < 2) throw new Error('twice')
+        tx.push('b')
+      },
+      { name: 'b' },
+    )
+    .on(
+      Created,
+      async (_, { tx }) => {
+        await clock.sleep(50)
+        log.push(inbox.effects.includes('a') ? 'c with a committed' : 'c')
+        tx.push('c')
+      },
+      { name: 'c' },
+    )
+  const handling = processor.processEvent(Created({ id: 'x' }))
+  await clock.advance(49)
+  assert.deepEqual(inbox.transactions, [['a', 'b', 'c']], 'the transaction ends when its last handler has')
+  await clock.advance(1_000)
+  await handling
+  assert.deepEqual(inbox.transactions, [['a', 'b', 'c'], ['a'], ['b'], ['c'], ['b']])
+  assert.deepEqual(inbox.effects.toSorted(), ['a', 'b', 'b undone', 'c'])
+  assert.deepEqual(
+    log.filter((line) => line.startsWith('b')),
+    ['b 1', 'b 1', 'b 2'],
+    'the first run counts for none',
+  )
+  assert.deepEqual(
+    log.filter((line) => line.startsWith('c')),
+    ['c', 'c with a committed'],
+  )
+  const { handlers, separated } = processor.metrics()
+  assert.equal(separated, 1)
+  assert.deepEqual(
+    handlers.map(({ processed, retried, failed, inFlight }) => [processed, retried, failed, inFlight]),
+    [
+      [1, 0, 0, 0],
+      [1, 1, 0, 0],
+      [1, 0, 0, 0],
+    ],
+  )
+})
+
+test('a shared transaction that does not commit is as if it had not been; a handler that fails for good takes none with it', async () => {
+  let refusals = 1
+  const inbox = sharedInbox(() => {
+    if (refusals-- > 0) throw new Error('the connection is gone')
+  })
+  const processor = createEventProcessor({ inbox, sharedTransaction: true, retry: { maxAttempts: 1 } })
+    .on(Created, (_, { tx }) => void tx.push('a'), { name: 'a' })
+    .on(Created, ({ data }, { tx }) => (data.id === 'bad' ? Promise.reject(new Error('never')) : tx.push('b')), { name: 'b' })
+  await processor.processEvent(Created({ id: 'x' }))
+  assert.deepEqual([inbox.effects, processor.metrics().separated], [['a', 'b'], 1])
+  await assert.rejects(processor.processEvent(Created({ id: 'bad' })), (error: EventHandlingError) => {
+    assert.deepEqual([error.failures.map(({ handler, attempts }) => [handler, attempts]), error.done], [[['b', 1]], ['a']])
+    return true
+  })
+  assert.deepEqual(inbox.effects, ['a', 'b', 'a'])
+})
+
+test('no transaction is shared with a handler that has a timeout or a policy, nor after an abort; an inbox that cannot is refused', async () => {
+  const inbox = sharedInbox()
+  const abort = new AbortController()
+  const processor = createEventProcessor({ inbox, sharedTransaction: true })
+    .on(Created, () => {}, { name: 'a' })
+    .on(Created, () => {}, { name: 'b', timeoutMs: 1_000 })
+    .on(Deleted, () => {}, { name: 'a' })
+    .on(Deleted, () => Promise.reject((abort.abort(new Error('shutdown')), new Error('x'))), { name: 'b' })
+  await processor.processEvent(Created({ id: 'x' }))
+  await assert.rejects(processor.processEvent(Deleted({ id: 'x' }), { signal: abort.signal }), /shutdown/)
+  assert.deepEqual(inbox.transactions, [['a'], ['b'], ['a', 'b']])
+  assert.deepEqual(
+    processor.metrics().handlers.map(({ inFlight }) => inFlight),
+    [0, 0, 0, 0],
+  )
+  assert.throws(() => createEventProcessor({ inbox: { run: inbox.run }, sharedTransaction: true }), TypeError)
 })
 
 test('ctx: attempt, handler, message, and the correlation for what follows', async () => {

@@ -11,7 +11,7 @@ import type { DeliveryContext, ReceivedMessage } from './message.ts'
 import { assertEvent, assertMessage, checkHandler, isDefinition, processorChecks, rawEventChecks, signalChecks } from './options.ts'
 import { createMeter, type HandlerMetrics } from './metrics.ts'
 import { type EventRegistry, unknownEvent } from './registry.ts'
-import { Delivery, done, type Handler, runOnce } from './run.ts'
+import { Delivery, done, type Handler, runOnce, runTogether } from './run.ts'
 
 /** The handlers that need not run again, in the headers of a dead letter and of its replay. */
 const doneHeader = 'events-done'
@@ -66,6 +66,8 @@ export interface ProcessorMetrics {
   readonly handlers: readonly HandlerMetrics[]
   /** Messages without a handler. */
   readonly skipped: number
+  /** Shared transactions that failed, after which each handler ran in its own. */
+  readonly separated: number
   readonly deadLettered: number
 }
 
@@ -79,6 +81,11 @@ export interface ProcessorOptions<Tx> {
   retry?: RetryOptions
   /** Makes each handler's effects happen once, in `ctx.tx`. */
   inbox?: Inbox<Tx>
+  /**
+   * Runs an event's handlers in one transaction of the inbox: one commit instead of one each. When it fails, all are undone and begin anew, each in its own; the first run counts for
+   * none of them. For handlers whose effects are all in `ctx.tx`. An event with a handler that has a `timeoutMs` or a `policy` is handled as without it. @default false
+   */
+  sharedTransaction?: boolean
   /** The event's name in messages that are no CloudEvents, such as `(message) => message.headers['event_type']`. */
   typeOf?: (message: ReceivedMessage) => string | undefined
   /** How long a handler may go on after its timeout before it counts as stuck. @default 5_000 */
@@ -101,6 +108,8 @@ interface Plan {
   /** Present when a handler wants the event decoded. */
   readonly definition: AnyEventDefinition | undefined
   readonly handlers: readonly Handler[]
+  /** Whether its handlers may run in one transaction. */
+  readonly shared: boolean
 }
 
 const handled = Promise.resolve()
@@ -108,12 +117,14 @@ const handled = Promise.resolve()
 /** Makes a processor without handlers: add them by `on` and `onRaw`. */
 export function createEventProcessor<Tx = undefined>(options: ProcessorOptions<Tx> = {}): EventProcessor<Tx> {
   checkOptions('createEventProcessor', options, processorChecks)
-  const { registry, onUnknown = 'deadLetter', inbox, typeOf, abortGraceMs = 5_000, clock = systemClock } = options
+  const { registry, onUnknown = 'deadLetter', inbox, sharedTransaction = false, typeOf, abortGraceMs = 5_000, clock = systemClock } = options
+  if (sharedTransaction && !inbox?.runTogether) throw new TypeError('sharedTransaction needs an inbox with runTogether')
   const hooks = guarded(options.hooks ?? {})
   const known = new Map<string, AnyEventDefinition>([...(registry ?? [])].map((definition) => [definition.name, definition]))
   const plans = new Map<string, Plan>()
   let entries: readonly Entry[] = []
   let skipped = 0
+  let separated = 0
   let deadLettered = 0
 
   function planFor(type: string): Plan {
@@ -121,7 +132,9 @@ export function createEventProcessor<Tx = undefined>(options: ProcessorOptions<T
     if (made) return made
     const matching = entries.filter((entry) => entry.matches(type))
     const definition = matching.find((entry) => entry.definition)?.definition
-    const plan = { known: known.has(type) || matching.length > 0, definition, handlers: matching.map((entry) => entry.handler) }
+    const handlers = matching.map((entry) => entry.handler)
+    const shared = sharedTransaction && handlers.every(({ timeoutMs, policy }) => timeoutMs === undefined && !policy)
+    const plan = { known: known.has(type) || matching.length > 0, definition, handlers, shared }
     if (plans.size >= 1_000) plans.clear() // names come from outside
     plans.set(type, plan)
     return plan
@@ -155,6 +168,22 @@ export function createEventProcessor<Tx = undefined>(options: ProcessorOptions<T
       }
     }
     return pending ? conclude(plan, delivery, before, pending) : handled
+  }
+
+  /** Runs the handlers in one transaction; what undoes it, be it a handler, a statement or the commit, undoes all of them and blames none. */
+  async function together(plan: Plan, handlers: readonly Handler[], delivery: Delivery, before: readonly string[]): Promise<void> {
+    const startedAt = clock.monotonic()
+    for (const { meter } of handlers) meter.inFlight++
+    let ran: readonly string[]
+    try {
+      ran = await runTogether(inbox as Required<Inbox<unknown>>, handlers, delivery)
+    } catch {
+      for (const { meter } of handlers) meter.inFlight--
+      delivery.signal?.throwIfAborted()
+      separated++
+      return run(plan, handlers, delivery, before)
+    }
+    for (const handler of handlers) succeed(handler, delivery, 1, startedAt, !ran.includes(handler.name))
   }
 
   /** When the handler ended, if it has. */
@@ -230,7 +259,7 @@ export function createEventProcessor<Tx = undefined>(options: ProcessorOptions<T
   function deliver(plan: Plan, delivery: Delivery, before: readonly string[]): Promise<void> {
     delivery.signal?.throwIfAborted()
     const handlers = before.length === 0 ? plan.handlers : plan.handlers.filter(({ name }) => !before.includes(name))
-    return run(plan, handlers, delivery, before)
+    return plan.shared && handlers.length > 1 ? together(plan, handlers, delivery, before) : run(plan, handlers, delivery, before)
   }
 
   /** One after the other costs less than `Promise.all`, and none of them rejects. */
@@ -336,7 +365,7 @@ export function createEventProcessor<Tx = undefined>(options: ProcessorOptions<T
     get topics() {
       return [...new Set(entries.flatMap(({ definition }) => definition?.topic ?? []))]
     },
-    metrics: () => ({ handlers: entries.map(({ event, handler }) => handler.meter.read(event, handler.name)), skipped, deadLettered }),
+    metrics: () => ({ handlers: entries.map(({ event, handler }) => handler.meter.read(event, handler.name)), skipped, separated, deadLettered }),
   }
   return processor
 }

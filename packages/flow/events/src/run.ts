@@ -2,7 +2,7 @@ import type { Clock } from '#internal/clock'
 import { toMessage } from './envelope.ts'
 import { EventError } from './errors.ts'
 import type { Correlation, DomainEvent } from './event.ts'
-import type { HandlerContext, Inbox, Policy, RawEvent } from './handler.ts'
+import type { HandlerContext, Inbox, InboxMessage, Policy, RawEvent } from './handler.ts'
 import type { Meter } from './metrics.ts'
 import type { ReceivedMessage } from './message.ts'
 
@@ -34,6 +34,11 @@ export class Delivery {
   raw(): RawEvent {
     const { value, headers = {} } = this.message ?? toMessage(this.event!)
     return { id: this.id, type: this.name, value, headers }
+  }
+
+  /** As the inbox knows it. */
+  recorded(): InboxMessage {
+    return this.message ?? { id: this.id, timestamp: this.event!.occurredAt.getTime(), idStable: true }
   }
 
   correlation(): Correlation {
@@ -105,16 +110,31 @@ export function runOnce(handler: Handler, delivery: Delivery, attempt: number): 
 }
 
 function call(handler: Handler, delivery: Delivery, attempt: number, signal: AbortSignal | undefined): typeof done | PromiseLike<unknown> {
-  const subject = handler.raw ? delivery.raw() : delivery.event
   const { inbox } = handler
   if (inbox) {
-    const message = delivery.message ?? { id: delivery.id, timestamp: delivery.event!.occurredAt.getTime(), idStable: true }
-    return inbox.run(message, handler.name, async (tx) => {
-      await handler.handle(subject, new Context(handler, delivery, attempt, signal, tx))
+    return inbox.run(delivery.recorded(), handler.name, async (tx) => {
+      await handle(handler, delivery, attempt, signal, tx)
     })
   }
-  const result = handler.handle(subject, new Context(handler, delivery, attempt, signal, undefined)) as PromiseLike<unknown> | null | undefined
+  const result = handle(handler, delivery, attempt, signal, undefined) as PromiseLike<unknown> | null | undefined
   return typeof result?.then === 'function' ? result : done
+}
+
+function handle(handler: Handler, delivery: Delivery, attempt: number, signal: AbortSignal | undefined, tx: unknown): unknown {
+  return handler.handle(handler.raw ? delivery.raw() : delivery.event, new Context(handler, delivery, attempt, signal, tx))
+}
+
+/** Runs handlers side by side in one transaction: all of them take effect or none. Gives the names of those that ran; the others had run before. */
+export async function runTogether(inbox: Required<Inbox<unknown>>, handlers: readonly Handler[], delivery: Delivery): Promise<readonly string[]> {
+  let ran: readonly string[] = []
+  const names = handlers.map(({ name }) => name)
+  await inbox.runTogether(delivery.recorded(), names, async (tx, names) => {
+    ran = names
+    const runs = handlers.filter(({ name }) => names.includes(name)).map(async (handler) => handle(handler, delivery, 1, delivery.signal, tx))
+    await Promise.allSettled(runs) // none may still use the transaction when it ends
+    await Promise.all(runs)
+  })
+  return ran
 }
 
 /**

@@ -20,6 +20,24 @@ export const inboxCases: readonly ContractCase[] = [
     equal((await h.outbox.counts(h.db)).pending, 2, 'effects')
   }),
 
+  define('of several handlers in one transaction those run that have not handled the message, all or none', async (h) => {
+    const { run, runTogether } = h.inbox.runner(h.transaction)
+    const at = { id: 'm', timestamp: Date.now() }
+    const together = (fail = false): Promise<unknown> =>
+      runTogether(at, ['a', 'b', 'c'], async (tx, handlers) => {
+        for (const handler of handlers) await h.outbox.add(tx, message('effect', handler))
+        if (fail) throw new Error('handler')
+        return handlers
+      }).catch((error: Error) => error.message)
+    await run(at, 'b', async () => undefined)
+    equal(await together(true), 'handler', 'a failure')
+    equal((await h.outbox.counts(h.db)).pending, 0, 'effects of the failure')
+    equal(await together(), { duplicate: false, value: ['a', 'c'] }, 'those that have not')
+    equal(await together(), { duplicate: true }, 'all have')
+    equal(await run(at, 'c', async () => undefined), { duplicate: true }, 'each has its record')
+    equal((await h.outbox.counts(h.db)).pending, 2, 'effects')
+  }),
+
   define('a handler that throws leaves neither effect nor record, and its transaction can go on', async (h) => {
     const failing = async (): Promise<never> => Promise.reject(new Error('handler'))
     await h.transaction(async (tx) => {

@@ -129,10 +129,13 @@ const broken: Record<string, [caught: RegExp, store: Parameters<typeof memoryHar
         ),
     })),
   ],
-  'forgets that a message was handled': [/^the inbox runs a handler once/, inbox(() => ({ record: async () => 'new' }))],
+  'forgets that a message was handled': [
+    /^the inbox runs a handler once/,
+    inbox(() => ({ record: async (_, __, handlers) => ({ recorded: handlers, old: false }) })),
+  ],
   'confuses handlers': [
     /^the inbox runs a handler once/,
-    inbox((sound) => ({ record: (tx, id, _, at, retentionMs) => sound.record(tx, id, 'one', at, retentionMs) })),
+    inbox((sound) => ({ record: (tx, id, _, at, retentionMs) => sound.record(tx, id, ['one'], at, retentionMs) })),
   ],
   'keeps the effects of a handler that threw': [/^a handler that throws/, inbox(() => ({ nested: (_, fn) => fn() }))],
   'takes a concurrent duplicate for handled': [
@@ -140,10 +143,10 @@ const broken: Record<string, [caught: RegExp, store: Parameters<typeof memoryHar
     inbox((sound) => {
       const begun = new Set<string>()
       return {
-        record: async (tx, id, handler, at, retentionMs) => {
-          if (begun.has(id)) return 'duplicate'
+        record: async (tx, id, handlers, at, retentionMs) => {
+          if (begun.has(id)) return { recorded: [], old: false }
           begun.add(id)
-          return sound.record(tx, id, handler, at, retentionMs)
+          return sound.record(tx, id, handlers, at, retentionMs)
         },
       }
     }),
@@ -151,7 +154,16 @@ const broken: Record<string, [caught: RegExp, store: Parameters<typeof memoryHar
   'does not tell an old message': [
     /^a message that is older/,
     inbox((sound) => ({
-      record: async (tx, id, handler, at, retentionMs) => ((await sound.record(tx, id, handler, at, retentionMs)) === 'duplicate' ? 'duplicate' : 'new'),
+      record: async (...given) => ({ ...(await sound.record(...given)), old: false }),
+    })),
+  ],
+  'takes a message that one handler has handled for handled by all': [
+    /^of several handlers/,
+    inbox((sound) => ({
+      record: async (tx, id, handlers, at, retentionMs) => {
+        const found = await sound.record(tx, id, handlers, at, retentionMs)
+        return found.recorded.length < handlers.length ? { recorded: [], old: false } : found
+      },
     })),
   ],
   'cleans up everything': [/^cleanup/, inbox((sound) => ({ sweep: (db, _, limit) => sound.sweep(db, -1, limit) }))],

@@ -35,12 +35,17 @@ export interface InboxOptions<M extends InboxMessage = InboxMessage> {
 /** Whether `fn` ran, and what it gave. */
 export type Once<T> = { duplicate: false; value: T } | { duplicate: true }
 
-/** Runs a function in a transaction that commits when it resolves and rolls back when it throws. */
+/**
+ * Runs a function in a transaction that commits when it resolves and rolls back when it throws. Must reject when nothing was committed: after a statement that failed,
+ * PostgreSQL answers COMMIT with ROLLBACK, as a result and not as an error.
+ */
 export type RunTransaction = <T>(fn: (tx: Transaction) => Promise<T>) => Promise<T>
 
 /** The inbox with a transaction of its own for each run: what an event processor takes as its inbox. */
 export interface InboxRunner<M extends InboxMessage = InboxMessage> {
   run<T>(message: M, handler: string, fn: (tx: Transaction) => Promise<T>): Promise<Once<T>>
+  /** Several handlers in one transaction: `fn` gets the names of those that have not handled the message, and is not called when all have. */
+  runTogether<T>(message: M, handlers: readonly string[], fn: (tx: Transaction, handlers: readonly string[]) => Promise<T>): Promise<Once<T>>
 }
 
 type Next<M, C> = (message: M, ctx: C) => Promise<void>
@@ -81,35 +86,45 @@ export function createInbox<M extends InboxMessage = InboxMessage>(options: Inbo
   }
 
   /** Before anything is sent: what is wrong here would be a NULL in the table, or found only when the record is written. */
-  function checkCall(message: M | string, handler: string, fn: unknown): void {
+  function checkCall(message: M | string, handlers: readonly string[], fn: unknown): void {
     if (typeof message !== 'string' && (typeof message !== 'object' || message === null))
       throw new TypeError(`The message must be an object with id, or its id, got ${shown(message)}`)
-    isString(handler, 'handler')
+    for (const handler of handlers) isString(handler, 'handler')
     isFunction(fn, 'fn')
   }
 
   /** When it throws, the transaction, or the savepoint around it, has to be rolled back. */
-  async function attempt<T>(tx: Transaction, message: M | string, handler: string, fn: (tx: Transaction) => Promise<T>): Promise<Once<T>> {
+  async function attempt<T>(
+    tx: Transaction,
+    message: M | string,
+    handlers: readonly string[],
+    fn: (tx: Transaction, handlers: readonly string[]) => Promise<T>,
+  ): Promise<Once<T>> {
     const [id, timestamp] = typeof message === 'string' ? [message, undefined] : [identify(message), message.timestamp]
     isString(id, "The message's id")
-    const record = await store.record(tx, id, handler, timestamp, retentionMs)
-    if (record === 'duplicate') return { duplicate: true }
-    if (record === 'old' && !allowOld) throw new InboxTooOldError(id, handler, retentionMs)
-    return { duplicate: false, value: await fn(tx) }
+    const { recorded, old } = await store.record(tx, id, handlers, timestamp, retentionMs)
+    if (recorded.length === 0) return { duplicate: true }
+    if (old && !allowOld) throw new InboxTooOldError(id, recorded.join(', '), retentionMs)
+    return { duplicate: false, value: await fn(tx, recorded) }
   }
 
   async function once<T>(tx: Transaction, message: M | string, handler: string, fn: (tx: Transaction) => Promise<T>): Promise<Once<T>> {
     assertTransaction(tx)
-    checkCall(message, handler, fn)
-    return store.nested(tx, () => attempt(tx, message, handler, fn))
+    checkCall(message, [handler], fn)
+    return store.nested(tx, () => attempt(tx, message, [handler], fn))
   }
 
   /** A transaction of its own needs no savepoint. */
-  const alone = async <T>(transaction: RunTransaction, message: M, handler: string, fn: (tx: Transaction) => Promise<T>): Promise<Once<T>> => {
-    checkCall(message, handler, fn)
+  const alone = async <T>(
+    transaction: RunTransaction,
+    message: M,
+    handlers: readonly string[],
+    fn: (tx: Transaction, handlers: readonly string[]) => Promise<T>,
+  ): Promise<Once<T>> => {
+    checkCall(message, handlers, fn)
     return transaction((tx) => {
       assertTransaction(tx)
-      return attempt(tx, message, handler, fn)
+      return attempt(tx, message, handlers, fn)
     })
   }
 
@@ -117,13 +132,16 @@ export function createInbox<M extends InboxMessage = InboxMessage>(options: Inbo
     once,
     runner: (transaction) => {
       isFunction(transaction, 'runner: transaction')
-      return { run: (message, handler, fn) => alone(transaction, message, handler, fn) }
+      return {
+        run: (message, handler, fn) => alone(transaction, message, [handler], fn),
+        runTogether: (message, handlers, fn) => alone(transaction, message, handlers, fn),
+      }
     },
     middleware: (transaction, options) => {
       isFunction(transaction, 'middleware: transaction')
       checkOptions('middleware', options, handlerChecks, ['handler'])
       return (next) => async (message, ctx) => {
-        await alone(transaction, message, options.handler, (tx) => next(message, { ...ctx, tx }))
+        await alone(transaction, message, [options.handler], (tx) => next(message, { ...ctx, tx }))
       }
     },
     schema: store.schema,

@@ -231,15 +231,18 @@ export function memoryStore(options: { clock?: Clock; partitions?: number } = {}
         throw error
       }
     },
-    async record(tx, messageId, handler, timestamp, retentionMs) {
+    async record(tx, messageId, handlers, timestamp, retentionMs) {
       const pending = pendingOf(tx)
-      const key = JSON.stringify([messageId, handler])
-      for (let known; (known = records.get(key)); await known.open.promise) {
-        if (!known.open || pending.records.includes(key)) return 'duplicate'
+      const recorded: string[] = []
+      for (const handler of handlers) {
+        const key = JSON.stringify([messageId, handler])
+        for (let known; (known = records.get(key)?.open) && !pending.records.includes(key);) await known.promise
+        if (records.has(key)) continue
+        records.set(key, { at: clock.now(), open: deferred() })
+        pending.records.push(key)
+        recorded.push(handler)
       }
-      records.set(key, { at: clock.now(), open: deferred() })
-      pending.records.push(key)
-      return timestamp !== undefined && timestamp < clock.now() - retentionMs ? 'old' : 'new'
+      return { recorded, old: timestamp !== undefined && timestamp < clock.now() - retentionMs }
     },
     async sweep(_, ageMs, limit) {
       const old = [...records].filter(([, record]) => record.at < clock.now() - ageMs && !record.open).slice(0, limit)

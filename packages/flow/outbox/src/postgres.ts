@@ -343,16 +343,15 @@ export function postgresInbox(options: { schema: string; table: string }): Inbox
       return result
     },
 
-    async record(tx, messageId, handler, timestamp, retentionMs) {
+    async record(tx, messageId, handlers, timestamp, retentionMs) {
       const { rows } = await ask(
         tx,
-        `INSERT INTO ${names.table} (message_id, handler) VALUES ($1, $2) ON CONFLICT DO NOTHING
-         RETURNING coalesce(${at('$3')} < clock_timestamp() - ${ms('$4')}, false) AS old`,
-        [messageId, handler, timestamp ?? null, retentionMs],
+        `INSERT INTO ${names.table} (message_id, handler) SELECT $1::text, unnest($2::text[]) ON CONFLICT DO NOTHING
+         RETURNING handler, coalesce(${at('$3')} < clock_timestamp() - ${ms('$4')}, false) AS old`,
+        [messageId, handlers, timestamp ?? null, retentionMs],
       )
-      const row = rows[0] as { old: boolean } | undefined
-      if (!row) return 'duplicate'
-      return row.old ? 'old' : 'new'
+      const recorded = rows as { handler: string; old: boolean }[]
+      return { recorded: recorded.map(({ handler }) => handler), old: recorded.some(({ old }) => old) }
     },
 
     async sweep(db, ageMs, limit) {

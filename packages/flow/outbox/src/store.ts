@@ -153,8 +153,17 @@ export interface InboxStore {
   schema(): string
   /** Runs `fn` so that what it did in the transaction is undone when it throws, and the transaction can go on. */
   nested<T>(tx: Transaction, fn: () => Promise<T>): Promise<T>
-  /** Records (message, handler). Waits for a concurrent transaction that records the same. `old`: recorded, but `timestamp` lies further back than `retentionMs`. */
-  record(tx: Transaction, messageId: string, handler: string, timestamp: number | undefined, retentionMs: number): Promise<'new' | 'duplicate' | 'old'>
+  /**
+   * Records the message for those handlers that have no record of it, in the order given, and names them. Waits for a concurrent transaction that records the same.
+   * `old`: `timestamp` lies further back than `retentionMs`.
+   */
+  record(
+    tx: Transaction,
+    messageId: string,
+    handlers: readonly string[],
+    timestamp: number | undefined,
+    retentionMs: number,
+  ): Promise<{ recorded: readonly string[]; old: boolean }>
   /** Deletes at most `limit` records older than `ageMs`. Returns how many. */
   sweep(db: SqlClient, ageMs: number, limit: number): Promise<number>
 }
