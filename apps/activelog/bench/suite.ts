@@ -11,7 +11,7 @@ const services: Readonly<Record<string, { service: Service; about: string }>> = 
   'by hand': {
     service: byHand,
     about:
-      'fastify and pg, pipelined statements; the same rows, transactions and tracing calls, one process. Left out: retries, dead letters, parking, leases and several relays or workers, validation of events, 409 while a key is busy, PATCH and DELETE',
+      'fastify and pg, pipelined statements; the same rows, transactions and tracing calls, one process. Left out: retries, handlers that do not suffer from each other, dead letters, parking, leases and several relays or workers, validation of events, 409 while a key is busy, PATCH and DELETE',
   },
   activelog: {
     service: { args: ['--conditions=@core-backend/source', join(import.meta.dirname, '../src/main.ts')] },

@@ -58,16 +58,15 @@ const handlers: Record<string, (query: Query, event: Event) => Promise<unknown>>
     ),
 }
 
-/** Each handler in a transaction of its own, with the record that it ran. */
+/** All handlers in one transaction, with the records that they ran. */
 async function handle(db: Database, event: Event): Promise<void> {
-  await Promise.all(
-    Object.entries(handlers).map(([name, run]) =>
-      db.transaction(async (query) => {
-        const { rows } = await query('INSERT INTO activelog.inbox (message_id, handler) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING 1', [event.id, name])
-        if (rows.length > 0) await run(query, event)
-      }),
-    ),
-  )
+  await db.transaction(async (query) => {
+    const { rows } = await query(
+      'INSERT INTO activelog.inbox (message_id, handler) SELECT $1::text, unnest($2::text[]) ON CONFLICT DO NOTHING RETURNING handler',
+      [event.id, Object.keys(handlers)],
+    )
+    await Promise.all((rows as { handler: string }[]).map(({ handler }) => handlers[handler]!(query, event)))
+  })
 }
 
 /** Reads on while it works, keeps the order of each key, stores now and then up to where everything is done. A failure ends the process: another start reads it again. */

@@ -4,7 +4,10 @@ import { Client, Pool, type PoolClient } from 'pg'
 /** A pool with transactions whose statements are sent without waiting for each other's answers. */
 export interface Database extends SqlClient {
   readonly pool: Pool
-  /** BEGIN, `fn`, COMMIT on one connection. ROLLBACK when `fn` throws; a connection that broke leaves the pool. */
+  /**
+   * BEGIN, `fn`, COMMIT on one connection. ROLLBACK when `fn` throws; rejects also when the server rolled back because `fn` went on after a statement had failed.
+   * A connection that broke leaves the pool.
+   */
   transaction<T>(fn: (tx: Transaction) => Promise<T>): Promise<T>
   close(): Promise<void>
 }
@@ -40,7 +43,8 @@ async function transaction<T>(pool: Pool, fn: (tx: Transaction) => Promise<T>): 
     begun.catch(() => {}) // awaited below, after the first statements went out behind it
     const result = await fn(transactionOn(client))
     await begun
-    await client.query('COMMIT')
+    const { command } = await client.query('COMMIT')
+    if (command !== 'COMMIT') throw new Error(`A statement of the transaction failed, so COMMIT was a ${command}`)
     return result
   } catch (error) {
     await client.query('ROLLBACK').catch((failure: Error) => (broken = failure))

@@ -24,6 +24,8 @@ export function activityWorker<Tx>({ subscriber, inbox, projections, logger, con
   const processor = createEventProcessor<Tx>({
     registry,
     inbox,
+    // Handlers write to the database alone, so one commit does for all of an event's.
+    sharedTransaction: true,
     // A database that is away for a moment must not turn events into dead letters: about five minutes of tries.
     retry: { maxAttempts: 20, initialDelayMs: 100, maxDelayMs: 30_000 },
     hooks: {
