@@ -129,6 +129,10 @@ const broken: Record<string, [caught: RegExp, store: Parameters<typeof memoryHar
         ),
     })),
   ],
+  'looks at all partitions': [
+    /^a look returns the rows/,
+    queue((sound) => ({ next: (db, options) => sound.next(db, { ...options, from: Array.from({ length: 16 }, (_, partition) => ({ partition, low: 0 })) }) })),
+  ],
   'forgets that a message was handled': [
     /^the inbox runs a handler once/,
     inbox(() => ({ record: async (_, __, handlers) => ({ recorded: handlers, old: false }) })),

@@ -1,4 +1,5 @@
 import type { PublishedMessage, PublishResult } from './publish.ts'
+import type { Row } from './store.ts'
 import { inboxCases } from './contract-inbox.ts'
 import { define, empty, equal, message, moving, recorder, refused, text, type ContractCase } from './contract-tools.ts'
 
@@ -219,7 +220,11 @@ export const outboxContract: readonly ContractCase[] = [
   }),
 
   define('a due row joins the end of its key, and not before it is due', async (h, { start, until }) => {
-    const broker = recorder()
+    const early: string[] = []
+    const broker = recorder((m) => {
+      if (text(m).endsWith('due') && Date.now() < m.timestamp) early.push(text(m))
+      return undefined
+    })
     const at = Date.now() + 250
     await h.transaction(async (tx) => {
       await h.outbox.add(tx, { ...message('k', 'second due'), deliverAt: at + 50 })
@@ -228,15 +233,43 @@ export const outboxContract: readonly ContractCase[] = [
     })
     equal((await h.outbox.counts(h.db)).delayed, 2, 'delayed')
     await start(moving(h, broker))
-    await until(() => broker.sent.length > 0, 'the row without delay')
-    equal(broker.texts(), ['at once'], 'published before anything is due')
-    await until(() => broker.sent.length >= 3, 'the due rows')
+    await until(() => broker.sent.length >= 3, 'all rows')
     equal(broker.texts(), ['at once', 'first due', 'second due'], 'published')
+    equal(early, [], 'published before it was due')
     equal(
       broker.sent.slice(1).map((m) => m.timestamp),
       [at, at + 50],
       'timestamps are the due times',
     )
+  }),
+
+  define('a look returns the rows of the partitions that it names, whichever and however many, by id and from above the id given', async (h) => {
+    await h.transaction((tx) =>
+      h.outbox.add(
+        tx,
+        Array.from({ length: 60 }, (_, n) => message(`k${n % 12}`, String(n))),
+      ),
+    )
+    const { queue } = h.outbox.store
+    const look = (partitions: readonly number[], low = 0, except: readonly string[] = [], limit = 100): Promise<readonly Row[]> =>
+      queue.next(h.db, { done: [], from: partitions.map((partition) => ({ partition, low })), except, limit })
+    const all = await look(Array.from({ length: 16 }, (_, partition) => partition))
+    equal(all.length, 60, 'rows')
+    const ids = (rows: readonly Row[]): number[] => rows.map((row) => row.id)
+    equal(
+      ids(all),
+      ids(all).toSorted((a, b) => a - b),
+      'their order',
+    )
+    const own = [...new Set(all.map((row) => row.partition))]
+    for (const partitions of [own.slice(0, 1), own.slice(0, 2).toReversed(), own.slice(1), []]) {
+      const mine = all.filter((row) => partitions.includes(row.partition))
+      const { lane = '' } = mine[0] ?? {}
+      equal(ids(await look(partitions)), ids(mine), `partitions ${partitions.join(', ')}`)
+      equal(ids(await look(partitions, 0, [], 3)), ids(mine.slice(0, 3)), 'at most three of them')
+      equal(ids(await look(partitions, all[29]!.id)), ids(mine.filter((row) => row.id > all[29]!.id)), 'above an id')
+      equal(ids(await look(partitions, 0, [lane])), ids(mine.filter((row) => row.lane !== lane)), 'without a lane')
+    }
   }),
 
   ...inboxCases,

@@ -10,7 +10,7 @@ import type { Held, InboxStore, Lease, LeaseStore, NewRow, OutboxStore, QueueSto
 const chunk = 1_000
 
 const ms = (param: string): string => `(${param}::float8 * interval '1 millisecond')`
-const epochMs = (column: string): string => `(extract(epoch from ${column}) * 1000)::float8`
+const epochMs = (column: string): string => `(date_part('epoch', ${column}) * 1000)`
 const at = (param: string): string => `to_timestamp(${param}::float8 / 1000)`
 const columns = 'message_id, topic, key, value, headers, timestamp, dedupe_id, created_at'
 

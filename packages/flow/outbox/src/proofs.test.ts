@@ -85,6 +85,19 @@ describe('proofs on PostgreSQL 18', () => {
     })
   })
 
+  test('an outbox may have one partition', async () => {
+    const { database } = await open()
+    const outbox = createOutbox({ schema: 'alone', partitions: 1 })
+    await database.client.query(outbox.schema())
+    const broker = testBroker()
+    const one = relay({ db: database.client, outbox, publisher: broker, pollMs: 5 })
+    await one.start()
+    await database.transaction((tx) => outbox.add(tx, [message('a', '1'), message('b', '2')]))
+    await waitUntil(() => broker.sent.length === 2 || one.stats().state === 'database-down')
+    assert.deepEqual(broker.texts(), ['1', '2'])
+    await one.close()
+  })
+
   test('tables that are not there are said by whatever looks for them, with what to run', async () => {
     const { database } = await open()
     const { client, transaction } = database

@@ -104,7 +104,7 @@ ${lookUp(names)}
     ) WITH (fillfactor = 50);
     INSERT INTO ${names.leases} (partition) SELECT generate_series(0, ${partitions - 1});
     CREATE TABLE ${names.relays} (relay text PRIMARY KEY, expires_at timestamptz NOT NULL) WITH (fillfactor = 50);
-${nextFunction(names)}
+${nextFunction(names, partitions)}
   ELSIF version <> 'core-backend outbox ${schemaVersion}' THEN
     RAISE EXCEPTION 'table ${names.label} is not a core-backend outbox of version ${schemaVersion}: its comment says %', version;
   END IF;
@@ -120,23 +120,23 @@ END $outbox$`
 
 /**
  * Deletes what is done and returns the next rows by id: one ordered index scan a partition, merged lazily, so that with a million rows behind only `most` are read.
+ * The scan of a partition that is not asked for compares with NULL and ends at once: so the query is the same for whoever holds what, and is planned once a connection.
  * A function for the sake of its settings: an outbox grows from empty to huge and back while the planner believes what it was at the last ANALYZE, and then
  * likes to read all of it and sort. The settings leave it no other plan than this one.
  */
-function nextFunction(names: Names): string {
+function nextFunction(names: Names, partitions: number): string {
+  const scan = (_: unknown, partition: number): string => `
+        (SELECT * FROM ${names.table} WHERE partition = ${partition} AND id > lows[array_position(partitions, ${partition}::smallint)]
+           AND (except_lanes = '{}' OR ${lane} <> ALL (except_lanes)) ORDER BY id LIMIT most)`
   return `CREATE FUNCTION ${names.next}(done_partitions smallint[], done_ids bigint[], partitions smallint[], lows bigint[], except_lanes text[], most integer)
 RETURNS SETOF ${names.table} LANGUAGE plpgsql
-SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $next$
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+SET plan_cache_mode = force_generic_plan AS $next$
 BEGIN
   DELETE FROM ${names.table} t USING unnest(done_partitions, done_ids) AS d(partition, id) WHERE t.partition = d.partition AND t.id = d.id;
   IF cardinality(partitions) > 0 THEN
-    RETURN QUERY EXECUTE (
-      SELECT string_agg(format(
-        '(SELECT * FROM ${names.table} WHERE partition = %s AND id > %s' ||
-        CASE WHEN cardinality(except_lanes) = 0 THEN '' ELSE ' AND ${lane.replaceAll("'", "''")} <> ALL ($1)' END ||
-        ' ORDER BY id LIMIT $2)', partition, low), ' UNION ALL ') || ' ORDER BY id LIMIT $2'
-      FROM unnest(partitions, lows) AS f(partition, low)
-    ) USING except_lanes, most;
+    RETURN QUERY SELECT * FROM (${Array.from({ length: partitions }, scan).join(' UNION ALL')}
+      ) AS r ORDER BY id LIMIT most;
   END IF;
 END $next$;`
 }
