@@ -15,7 +15,7 @@ const services: Readonly<Record<string, { service: Service; about: string }>> = 
   },
   activelog: {
     service: { args: ['--conditions=@core-backend/source', join(import.meta.dirname, '../src/main.ts')] },
-    about: 'the application as `npm start` runs it, `DATABASE_URL` given',
+    about: 'the application as `npm start` runs it, `DATABASE_URL` given; statements of a turn leave in one write',
   },
   'by hand, statement by statement': {
     service: { ...byHand, env: { PIPELINE: 'off' } },

@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Pool } from 'pg'
+import { openDatabase } from '../../../../apps/activelog/src/infrastructure/database.ts'
 import { versionOf, type Case, type Group, type Suite } from '../../../../bench/kit.ts'
 import { createOutbox, relay, type OutboxMessage, type PublishedMessage, type RelayOptions, type Transaction } from '../src/index.ts'
 import { boss, graphile, peers, quiet } from './peers.ts'
@@ -22,8 +23,11 @@ const text = body.toString()
 
 // --- the business transaction ---
 
-/** ActiveLog's POST: the idempotency row and the activity, at 16 connections. `handOff` is what makes the event go along. */
-const business = (about: string, prepare: (pool: Pool, url: string) => Promise<(tx: Transaction, i: number) => Promise<unknown>>): Case => ({
+/** What makes the event go along. */
+type HandOff = (tx: Transaction, i: number) => Promise<unknown>
+
+/** ActiveLog's POST: the idempotency row and the activity, at 16 connections. `together`: through ActiveLog's own pool, no statement waits for the answer to the one before. */
+const business = (about: string, prepare: (pool: Pool, url: string) => Promise<HandOff>, { together = false } = {}): Case => ({
   about,
   run: async () => {
     const { pool, url } = await freshPool(16)
@@ -34,20 +38,28 @@ const business = (about: string, prepare: (pool: Pool, url: string) => Promise<(
       CREATE INDEX ON activity (user_id, activity_date)`)
     const handOff = await prepare(pool, url)
     const hash = Buffer.alloc(32, 7)
-    const post = (i: number): Promise<unknown> =>
-      transaction(pool, async (tx) => {
-        await tx.query('INSERT INTO idempotency (tenant, key, body_hash, response) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING RETURNING key', [
+    const statements: readonly HandOff[] = [
+      (tx, i) =>
+        tx.query('INSERT INTO idempotency (tenant, key, body_hash, response) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING RETURNING key', [
           'acme',
           `key-${i}`,
           hash,
           text,
-        ])
-        await tx.query(
+        ]),
+      (tx, i) =>
+        tx.query(
           'INSERT INTO activity (id, user_id, type, title, duration_minutes, notes, activity_date) VALUES (gen_random_uuid(), $1, $2, $3, $4, $5, $6) RETURNING id',
           [i % 500, 'running', 'Morning run', 45, 'x'.repeat(120), '2026-11-21'],
-        )
-        await handOff(tx, i)
-      })
+        ),
+      handOff,
+    ]
+    const pipelined = openDatabase(url, { name: 'bench', max: 16 })
+    const post = together
+      ? (i: number): Promise<unknown> => pipelined.transaction((tx) => Promise.all(statements.map((send) => send(tx, i))))
+      : (i: number): Promise<unknown> =>
+          transaction(pool, async (tx) => {
+            for (const send of statements) await send(tx, i)
+          })
     await window(1_000, 16, (i) => post(1_000_000 + i))
     return window(6_000, 16, post)
   },
@@ -94,6 +106,25 @@ const adding: Group = {
       await utils.migrate()
       return (tx) => tx.query(`SELECT graphile_worker.add_job('bench', $1::json)`, [JSON.stringify({ text })])
     }),
+  },
+}
+
+const addingTogether: Group = {
+  title: 'The same transaction, its statements prepared and sent without waiting for each other, as ActiveLog sends them',
+  unit: 'transactions/s',
+  better: 'higher',
+  baseline: 'without an event',
+  goal: 'at least 0.85 with outbox.add',
+  cases: {
+    'without an event': business('what the other is measured against', async () => async () => undefined, { together: true }),
+    'outbox.add': business(
+      'one message',
+      async (pool) => {
+        const outbox = await ours(pool)
+        return (tx, i) => outbox.add(tx, event(i))
+      },
+      { together: true },
+    ),
   },
 }
 
@@ -382,7 +413,7 @@ export const suite: Suite = {
   title: 'outbox, measured',
   about: 'Each row says what it promises: a faster one that promises less is a floor, not a competitor.',
   peers,
-  groups: { adding, draining, backlog, lags },
+  groups: { adding, addingTogether, draining, backlog, lags },
   setup: async () => {
     const world = await postgresWorld()
     return { ...world, versions: [world.versions, ...['pg', 'pg-boss', 'graphile-worker'].map((name) => versionOf(peers, name))].join(', ') }
