@@ -18,7 +18,10 @@ test('statements of a turn leave in one write, BEGIN among them, and each gets i
   let writes = 0
   for (const method of ['_write', '_writev'] as const) {
     const real = stream[method]!.bind(stream) as (...given: unknown[]) => void
-    stream[method] = (...given: unknown[]) => void (writes++, real(...given))
+    stream[method] = (...given: unknown[]) => {
+      writes++
+      real(...given)
+    }
   }
   const results = await db.transaction((tx) =>
     Promise.allSettled([tx.query('SELECT $1::int AS n', [1]), tx.query('SELECT $1::int AS n', [2]), tx.query('SELECT now() IS NOT NULL AS n')]),
