@@ -70,7 +70,7 @@ const rows: Record<string, readonly Row[]> = {
   processor: [
     [
       () => createEventProcessor(any({ onUnknow: 'skip' })),
-      'TypeError: createEventProcessor: onUnknow is not an option; there are registry, onUnknown, retry, inbox, typeOf, abortGraceMs, hooks, clock',
+      'TypeError: createEventProcessor: onUnknow is not an option; there are registry, onUnknown, retry, inbox, sharedTransaction, typeOf, abortGraceMs, hooks, clock',
     ],
     [() => createEventProcessor(any({ onUnknown: 'x' })), `RangeError: createEventProcessor: onUnknown must be 'skip' or 'deadLetter', got "x"`],
     [
