@@ -64,9 +64,10 @@ export async function killEmbedded(dataDir: string, options: KillOptions): Promi
   }
   const postmaster = (): string[] => readFileSync(join(dataDir, 'cluster/postmaster.pid'), 'utf8').split('\n')
   let program = await start()
+  const password = readFileSync(join(dataDir, 'pgpass'), 'utf8').trim().split(':').at(-1)
   return prove(options, {
     urls: [`http://127.0.0.1:${port}`],
-    databaseUrl: () => `postgres://postgres@127.0.0.1:${postmaster()[3]}/postgres`,
+    databaseUrl: () => `postgres://postgres:${password}@127.0.0.1:${postmaster()[3]}/postgres`,
     async kill(n) {
       const database = n % 3 === 2
       if (database) process.kill(Number(postmaster()[0]), 'SIGKILL')

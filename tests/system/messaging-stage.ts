@@ -67,7 +67,7 @@ export interface Stage {
 export async function openStage(server: EmbeddedPostgres, folder: string, partitions: number): Promise<Stage> {
   mkdirSync(folder, { recursive: true })
   const database = `cbtest_${randomBytes(6).toString('hex')}`
-  const urlAt = (port: number): string => `postgres://postgres@127.0.0.1:${port}/${database}`
+  const urlAt = (port: number): string => Object.assign(new URL(server.url), { port: String(port), pathname: `/${database}` }).href
   const root = new pg.Pool({ connectionString: server.url, max: 1, application_name: 'chaos' })
   const pool = new pg.Pool({ connectionString: urlAt(server.port), max: 2, application_name: 'chaos' })
   root.on('error', () => undefined)

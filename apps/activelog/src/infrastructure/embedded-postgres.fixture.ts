@@ -18,7 +18,7 @@ try {
     }
     void work()
   })
-  console.log(`ready ${server.pid} ${server.port}`)
+  console.log(`ready ${server.pid} ${server.url}`)
 } catch (error) {
   console.log(`failed ${(error as { code?: string }).code} ${(error as Error).message}`)
   process.exitCode = 1

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
-import { spawn } from 'node:child_process'
-import { chmodSync, chownSync, cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { spawn, spawnSync } from 'node:child_process'
+import { chmodSync, chownSync, cpSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -12,6 +12,7 @@ import { type EmbeddedPostgres, type EmbeddedPostgresOptions, startEmbeddedPostg
 import { programsOfNpm } from './embedded-postgres/account.ts'
 import { startIdOf } from './embedded-postgres/claim.ts'
 
+const root = process.getuid?.() === 0
 const fixture = join(import.meta.dirname, 'embedded-postgres.fixture.ts')
 const temporary: string[] = []
 after(() => temporary.forEach((folder) => rmSync(folder, { recursive: true, force: true })))
@@ -45,8 +46,8 @@ async function using<T>(options: EmbeddedPostgresOptions, fn: (server: EmbeddedP
 /** The application of the fixture, and the pid of its server. */
 async function application(dataDir: string): Promise<{ app: Program; pid: number; url: string }> {
   const app = startProgram(fixture, { args: [dataDir] })
-  const [, pid, port] = (await app.line(/^(ready|failed) /)).split(' ')
-  return { app, pid: Number(pid), url: `postgres://postgres@127.0.0.1:${port}/postgres` }
+  const [, pid, url = ''] = (await app.line(/^(ready|failed) /)).split(' ')
+  return { app, pid: Number(pid), url }
 }
 
 // One folder for most tests, each of which leaves it closed: initdb takes longer than all the rest.
@@ -66,6 +67,35 @@ test('what was committed is there after a close and the next start, durably kept
   })
 })
 
+const withoutPassword = (url: string): string => Object.assign(new URL(url), { password: '' }).href
+
+test('whoever has not the password does not get in, and another user cannot read it', async () => {
+  const server = await startEmbeddedPostgres({ dataDir })
+  try {
+    await assert.rejects(query({ url: withoutPassword(server.url) }, 'SELECT 1'), /password/)
+    await assert.rejects(query({ url: Object.assign(new URL(server.url), { password: 'guessed' }).href }, 'SELECT 1'), { code: '28P01' })
+    assert.equal(statSync(server.passwordFile).mode & 0o777, 0o600)
+    assert.equal(readFileSync(server.passwordFile, 'utf8'), `127.0.0.1:*:*:postgres:${new URL(server.url).password}\n`)
+    if (!root) return
+    const stranger = (file: string): string => spawnSync('cat', [file], { uid: 12_345, gid: 12_345, encoding: 'utf8', cwd: '/', env: { LC_ALL: 'C' } }).stderr
+    assert.equal(stranger(join(dataDir, 'postgres.log')), '', 'the folder itself is open to all')
+    assert.match(stranger(server.passwordFile), /Permission denied/)
+  } finally {
+    await server.close()
+  }
+})
+
+test('a folder without a password gets one before it listens again, and keeps its data', async () => {
+  const open = folder()
+  await using({ dataDir: open }, (server) => query(server, "CREATE TABLE kept AS SELECT 'six' AS text"))
+  rmSync(join(open, 'pgpass'))
+  writeFileSync(join(open, 'cluster/pg_hba.conf'), 'host all all 127.0.0.1/32 trust\n')
+  await using({ dataDir: open }, async (server) => {
+    assert.deepEqual(await query(server, 'SELECT text FROM kept'), ['six'])
+    await assert.rejects(query({ url: withoutPassword(server.url) }, 'SELECT 1'), /password/)
+  })
+})
+
 test('closing twice is fine, exited settles without an error and the folder is free', async () => {
   const server = await startEmbeddedPostgres({ dataDir })
   await Promise.all([server.close(), server.close()])
@@ -79,7 +109,7 @@ test('a folder held by another live process is refused with its pid; one held by
   try {
     await assert.rejects(startEmbeddedPostgres({ dataDir }), {
       code: 'ERR_EMBEDDED_POSTGRES_HELD',
-      message: `The data folder ${dataDir} is held by pid ${app.pid}`,
+      message: `The data folder ${dataDir} is held by pid ${app.pid}: stop that process, or set DATA_DIR to another folder`,
     })
   } finally {
     app.kill('SIGINT')
@@ -223,7 +253,6 @@ test('an aborted start leaves no server and no claim', async () => {
   await using({ dataDir }, async () => {})
 })
 
-const root = process.getuid?.() === 0
 test('a read-only folder is one clear line for an ordinary user', { skip: !root && 'needs root to become somebody else' }, async () => {
   const app = startProgram(fixture, { args: [folder()], uid: 65_534, gid: 65_534 })
   assert.match(await app.line(/^(ready|failed) /), /^failed ERR_EMBEDDED_POSTGRES_FOLDER Cannot write to the data folder \S+: EACCES$/)

@@ -1,6 +1,7 @@
 import type { ChildProcess } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
 import { closeSync, existsSync, openSync, readFileSync, rmSync, statSync } from 'node:fs'
-import { mkdir, open, realpath, rename, rm } from 'node:fs/promises'
+import { mkdir, open, readFile, realpath, rename, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { dirname, join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -11,7 +12,7 @@ import { EmbeddedPostgresError } from './embedded-postgres/error.ts'
 export { EmbeddedPostgresError } from './embedded-postgres/error.ts'
 
 export interface EmbeddedPostgresOptions {
-  /** Holds the cluster (`cluster/`), the server's log and the owner's claim; made when missing. */
+  /** Holds the cluster (`cluster/`), its password (`pgpass`), the server's log and the owner's claim; made when missing. */
   dataDir: string
   /** On 127.0.0.1. @default a free one, kept over restarts of the server */
   port?: number
@@ -27,8 +28,10 @@ export interface EmbeddedPostgresOptions {
 }
 
 export interface EmbeddedPostgres {
-  /** `postgres://postgres@127.0.0.1:PORT/postgres`; any local user may log in, as on a developer's machine. */
+  /** `postgres://postgres:PASSWORD@127.0.0.1:PORT/postgres` */
   readonly url: string
+  /** For `PGPASSFILE`: lets whoever owns the cluster, and root, log in, and no other user of this machine. */
+  readonly passwordFile: string
   readonly port: number
   /** Of the server that runs now; another one after it was started again. */
   readonly pid: number
@@ -56,6 +59,7 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
   })
 
   let account: Account
+  let password: string
   let port: number
   let server: ChildProcess
   let closing: Promise<void> | undefined
@@ -63,6 +67,7 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
     await stopLeftBehind(cluster, closeMs)
     account = await accountFor(programs, dataDir, cluster)
     if (!existsSync(cluster)) await initialise(account, dataDir, cluster, signal)
+    password = (await passwordOf(dataDir)) ?? (await protect(account, dataDir, cluster, signal))
     ;[server, port] = await launch(account, dataDir, { ...options, settings })
   } catch (error) {
     await claim.release()
@@ -106,7 +111,8 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
     })())
 
   return {
-    url: `postgres://postgres@127.0.0.1:${port}/postgres`,
+    url: `postgres://postgres:${password}@127.0.0.1:${port}/postgres`,
+    passwordFile: passwordFileOf(dataDir),
     port,
     get pid() {
       return server.pid!
@@ -156,7 +162,7 @@ async function initialise(account: Account, dataDir: string, cluster: string, si
   const log = openSync(join(dataDir, 'initdb.log'), 'w')
   // The builtin C.UTF-8 sorts by code point and knows the letters of Unicode: the same on every machine, whatever its locales.
   const locale = ['--encoding=UTF8', '--locale=C', '--locale-provider=builtin', '--builtin-locale=C.UTF-8']
-  const child = account.spawn('initdb', ['-D', fresh, '-U', 'postgres', '--auth-local=reject', '--auth-host=trust', ...locale], log)
+  const child = account.spawn('initdb', ['-D', fresh, '-U', 'postgres', '--auth=reject', ...locale], log)
   closeSync(log)
   const abort = (): void => void child.kill('SIGTERM')
   signal?.addEventListener('abort', abort, { once: true })
@@ -165,6 +171,41 @@ async function initialise(account: Account, dataDir: string, cluster: string, si
   signal?.throwIfAborted()
   if (child.exitCode !== 0) throw failure(readFileSync(join(dataDir, 'initdb.log'), 'utf8'))
   await rename(fresh, cluster)
+}
+
+const passwordFileOf = (dataDir: string): string => join(dataDir, 'pgpass')
+
+async function passwordOf(dataDir: string): Promise<string | undefined> {
+  const line = await readFile(passwordFileOf(dataDir), 'utf8').catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return ''
+    throw unwritable(dataDir, error)
+  })
+  return /:([\w-]+)\n$/.exec(line)?.[1]
+}
+
+/**
+ * Everybody on this machine reaches 127.0.0.1, so a cluster without a password file gets a password before it first listens: by the server's single-user mode,
+ * which asks for none. The file comes last: a kill before it means only that it is done again.
+ */
+async function protect(account: Account, dataDir: string, cluster: string, signal: AbortSignal | undefined): Promise<string> {
+  const password = randomBytes(24).toString('base64url')
+  const file = passwordFileOf(dataDir)
+  await rm(`${file}.new`, { force: true })
+  await writeFile(`${file}.new`, `127.0.0.1:*:*:postgres:${password}\n`, { mode: 0o600 })
+  account.own(`${file}.new`)
+  const logFile = join(dataDir, 'initdb.log')
+  const log = openSync(logFile, 'a')
+  const from = statSync(logFile).size
+  forgetReusedPid(cluster)
+  const child = account.spawn('postgres', ['--single', '-j', '-D', cluster, 'postgres'], log, `ALTER ROLE postgres PASSWORD '${password}';\n\n`)
+  closeSync(log)
+  await ended(child)
+  signal?.throwIfAborted()
+  const words = await readFrom(logFile, from)
+  if (child.exitCode !== 0 || words.includes('ERROR:')) throw failure(words)
+  await writeFile(join(cluster, 'pg_hba.conf'), 'host all all 127.0.0.1/32 scram-sha-256\n')
+  await rename(`${file}.new`, file)
+  return password
 }
 
 interface Launch {

@@ -10,8 +10,8 @@ import { EmbeddedPostgresError } from './error.ts'
 export interface Account {
   /** Makes a new folder one that the server takes for its own. */
   own(folder: string): void
-  /** Runs one of the programs in a session of its own; what it says goes to the file descriptor. */
-  spawn(program: 'initdb' | 'postgres', args: readonly string[], log: number): ChildProcess
+  /** Runs one of the programs in a session of its own; what it says goes to the file descriptor, `input` to its standard input. */
+  spawn(program: 'initdb' | 'postgres', args: readonly string[], log: number, input?: string): ChildProcess
 }
 
 /** Nobody's, on Linux and BSD alike. */
@@ -87,10 +87,12 @@ const env = (): NodeJS.ProcessEnv => ({ PATH: process.env['PATH'] ?? '/usr/bin:/
 function account(programs: string, prefix: readonly string[], user: User): Account {
   return {
     own: (folder) => own(folder, user),
-    spawn(program, args, log) {
+    spawn(program, args, log, input) {
       const [command = '', ...rest] = [...prefix, join(programs, 'bin', program), ...args]
-      const child = spawn(command, rest, { ...user, env: env(), cwd: '/', detached: true, stdio: ['ignore', log, log], windowsHide: true })
+      const stdio = [input === undefined ? 'ignore' : 'pipe', log, log] as const
+      const child = spawn(command, rest, { ...user, env: env(), cwd: '/', detached: true, stdio: [...stdio], windowsHide: true })
       child.once('error', () => {}) // it was tried with --version just before; a caller sees that it has no pid
+      child.stdin?.on('error', () => {}).end(input) // what ends before it has read says why in its log
       return child
     },
   }

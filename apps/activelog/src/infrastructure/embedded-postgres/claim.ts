@@ -51,7 +51,10 @@ async function yieldTo(folder: string, file: string): Promise<void> {
 }
 
 function heldBy(folder: string, pid: number): EmbeddedPostgresError {
-  return new EmbeddedPostgresError('ERR_EMBEDDED_POSTGRES_HELD', `The data folder ${folder} is held by pid ${pid}`)
+  return new EmbeddedPostgresError(
+    'ERR_EMBEDDED_POSTGRES_HELD',
+    `The data folder ${folder} is held by pid ${pid}: stop that process, or set DATA_DIR to another folder`,
+  )
 }
 
 async function readClaim(file: string): Promise<Claim | undefined> {
