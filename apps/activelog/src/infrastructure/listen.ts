@@ -6,25 +6,34 @@ export const listenOn =
   (connectionString: string) =>
   async (channel: string, onWake: () => void): Promise<() => Promise<void>> => {
     const stopping = new AbortController()
+    const { signal } = stopping
     let client: Client | undefined
+    let replacing = Promise.resolve()
 
-    const connect = async (): Promise<Client> => {
+    const connect = async (): Promise<void> => {
       const fresh = new Client({ connectionString, application_name: 'activelog listen', keepAlive: true, connectionTimeoutMillis: 5_000 })
       fresh.on('error', () => {})
       fresh.on('notification', onWake)
-      fresh.on('end', () => void again())
-      await fresh.connect()
-      await fresh.query(`LISTEN ${escapeIdentifier(channel)}`)
+      // One that never came to listen ends too; its caller sees that, and must be the only one who tries again.
+      fresh.on('end', () => {
+        if (fresh === client) replacing = replace()
+      })
+      try {
+        await fresh.connect()
+        await fresh.query(`LISTEN ${escapeIdentifier(channel)}`)
+      } catch (error) {
+        await fresh.end().catch(() => {})
+        throw error
+      }
+      client = fresh
       onWake()
-      return fresh
     }
 
-    const again = async (): Promise<void> => {
-      if (client === undefined) return // the first connection's failure is its caller's
-      while (!stopping.signal.aborted) {
+    const replace = async (): Promise<void> => {
+      while (!signal.aborted) {
         try {
-          await sleep(1_000, undefined, { signal: stopping.signal })
-          client = await connect()
+          await sleep(1_000, undefined, { signal })
+          await connect()
           return
         } catch {
           // The server is still away, or we are stopping.
@@ -32,9 +41,10 @@ export const listenOn =
       }
     }
 
-    client = await connect()
+    await connect()
     return async () => {
       stopping.abort()
+      await replacing
       await client?.end().catch(() => {})
     }
   }
