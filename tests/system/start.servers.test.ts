@@ -1,6 +1,6 @@
 // ActiveLog started as a stranger would start it.
 import assert from 'node:assert/strict'
-import { spawn } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { chmodSync, chownSync, cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
@@ -75,7 +75,7 @@ test('what cannot start says why in one line, and ends with 1', async (t) => {
     /Cannot use the database postgres:\/\/127\.0\.0\.1:1\/db: .*ECONNREFUSED/,
   )
   await fails({ DATA_DIR: dataDir, BROKER_URL: 'carrier-pigeon://x' }, /No driver for carrier-pigeon:/)
-  await fails({ DATA_DIR: dataDir }, /Unknown argument --dmeo/, { args: ['--dmeo'] })
+  await fails({ DATA_DIR: dataDir }, /Unknown argument --dmeo: there are --demo and --help$/, { args: ['--dmeo'] })
   await fails({ DATA_DIR: join(main, 'data') }, /Cannot write to the data folder .*main\.ts\/data: ENOTDIR/)
   const busy = createServer().listen(0, '127.0.0.1')
   t.after(() => busy.close())
@@ -95,8 +95,32 @@ test(
     const started = await start(own, {}, user)
     assert.equal(await post(started, 'one'), 201)
     assert.equal(await ended(started, 'SIGTERM'), 0)
+    assert.deepEqual(started.app.lines.slice(-2), [
+      'Stopping, waits for open requests, running handlers, events in hand, PostgreSQL; Ctrl-C again ends at once, and loses nothing either',
+      'Stopped',
+    ])
   },
 )
+
+test('the command that looks into the database is one to copy', { skip: spawnSync('psql', ['--version']).status !== 0 && 'no psql' }, async () => {
+  const started = await start(join(folder(), `it's here`))
+  assert.equal(await post(started, 'one'), 201)
+  const command = started.app.lines.find((line) => line.includes('psql'))
+  const env = { PATH: process.env['PATH'], PGPASSWORD: undefined }
+  const { stdout, stderr } = spawnSync('sh', ['-c', `${command} -w -Atc 'SELECT count(*) FROM tenant_acme.activities'`], { encoding: 'utf8', env })
+  assert.deepEqual([stdout, stderr], ['1\n', ''])
+  assert.equal(await ended(started, 'SIGTERM'), 0)
+})
+
+test('help says what can be set, also where it is set wrongly', async () => {
+  const app = startProgram(main, { args: ['--help'], env: { ...unset, PORT: 'abc' } })
+  assert.equal((await app.exited).code, 0)
+  for (const line of [/^ {2}npm start -- --demo /, /^ {2}PORT=8080 +Port to listen on/, /^ {2}ROLE=all .*: all, api, relay, worker$/])
+    assert.ok(
+      app.lines.some((given) => line.test(given)),
+      app.lines.join('\n'),
+    )
+})
 
 test('below a home that is closed to others, as root', { skip: process.getuid?.() !== 0 && 'needs root' }, async () => {
   const home = folder(0o700)
@@ -130,7 +154,7 @@ test('the first start answers within ten seconds; a second one on the same folde
   assert.equal(await post(first, 'one'), 201)
   assert.ok(performance.now() - began < 20 * 10_000)
   assert.ok(first.app.lines.filter((line) => line.startsWith('  curl ')).length === 3)
-  await fails({ DATA_DIR: dataDir }, new RegExp(`held by pid ${first.app.pid}`))
+  await fails({ DATA_DIR: dataDir }, new RegExp(`held by pid ${first.app.pid}: stop that process, or set DATA_DIR`))
   assert.equal(await post(first, 'two'), 201)
   assert.equal(await ended(first, 'SIGINT'), 0)
 })
@@ -200,8 +224,8 @@ test('the demo plays traffic, tells how far it is, and adds up', async () => {
   app.kill('SIGINT')
   assert.equal((await app.exited).code, 0)
   const [, posted = '', handled = '', dead = '', pending = ''] =
-    /^posted (\d+) = handled (\d+) \+ dead-lettered (\d+) \+ pending (\d+)$/.exec(app.lines.at(-1)!) ?? []
-  assert.ok(Number(posted) > 0, app.lines.at(-1))
+    /^posted (\d+) = handled (\d+) \+ dead-lettered (\d+) \+ pending (\d+)$/m.exec(app.lines.join('\n')) ?? []
+  assert.ok(Number(posted) > 0, app.lines.slice(-3).join('\n'))
   assert.equal(Number(posted), Number(handled) + Number(dead) + Number(pending))
 })
 

@@ -4,6 +4,20 @@ import { suite, test } from 'node:test'
 import { waitUntil } from '@core-backend/testkit/wait-until'
 import { type Answer, contents, draft, type Service, startService } from './service.fixture.ts'
 
+/** What a server says to these bytes, until it ends the connection or the answer is there. */
+function raw(url: string, text: string, until = /(?!)/): Promise<string> {
+  return new Promise((resolve, reject) => {
+    let answer = ''
+    const socket = connect(Number(new URL(url).port), '127.0.0.1')
+    socket.on('data', (data) => {
+      answer += data.toString()
+      if (until.test(answer)) socket.destroy()
+    })
+    socket.once('close', () => resolve(answer)).once('error', reject)
+    socket.write(text)
+  })
+}
+
 const ids = ({ json }: Answer): unknown[] => (json['items'] as { id: string }[]).map(({ id }) => id)
 
 /** Waits for the statistics that handlers keep beside the requests. */
@@ -137,7 +151,9 @@ suite('what is wrong', async () => {
     ['POST', '/activities', { body: 'null' }, 400, ''],
     ['POST', '/activities', { body: { ...draft, title: long } }, 413],
     ['POST', '/activities', { body: long, headers: { 'content-type': 'text/plain' } }, 415],
-    ['POST', '/activities', { body: draft, headers: { 'content-type': 'application/x-www-form-urlencoded' } }, 415],
+    ['POST', '/activities', { body: draft, headers: { 'content-type': 'application/x-www-form-urlencoded' } }, 415, 'Content-Type'],
+    ['POST', '/activities', { body: draft, headers: { 'content-type': 'application/json; charset=utf-16' } }, 415, 'Content-Type'],
+    ['POST', '/activities', { body: draft, headers: { 'content-encoding': 'gzip' } }, 415, 'Content-Encoding'],
     ['POST', '/activities', { body: { ...draft, userId: '1' } }, 400, 'userId'],
     ['POST', '/activities', { body: { ...draft, userId: sql } }, 400, 'userId'],
     ['POST', '/activities', { body: { ...draft, type: sql } }, 400, 'type'],
@@ -170,6 +186,8 @@ suite('what is wrong', async () => {
     ['GET', '/activities?cursor=x', {}, 400, 'cursor'],
     ['GET', `/activities?cursor=${Buffer.from(`acme/${sql}`).toString('base64url')}`, {}, 400, 'cursor'],
     ['GET', '/activities?colour=red', {}, 400, 'colour'],
+    ['GET', '/activities?from=2026-01-02&to=2026-01-01', {}, 400, 'from'],
+    ['GET', '/activities?from=2026-01-02&to=2026-01-01', {}, 400, 'to'],
     ['GET', `/activities/${encodeURIComponent(sql)}`, {}, 404],
     ['GET', '/activities/00000000-0000-7000-8000-000000000000', {}, 404],
     ['PATCH', '/activities/00000000-0000-7000-8000-000000000000', { body: { title: 'x' } }, 404],
@@ -183,6 +201,8 @@ suite('what is wrong', async () => {
     ['GET', '/nothing', {}, 404],
     ['PUT', '/activities', { body: draft }, 405],
     ['DELETE', '/users/1/stats', {}, 405],
+    ['POST', '/healthz', {}, 405],
+    ['PROPFIND', '/metrics', {}, 405],
   ]
 
   await test('is answered with problem details that name the field; nothing is stored, nothing published', async (t) => {
@@ -201,7 +221,61 @@ suite('what is wrong', async () => {
         )
     }
     assert.deepEqual(await contents(service), {})
-    assert.equal((await service.ask('PUT', '/activities', { body: draft })).headers.get('allow'), 'GET, POST')
+    const allowed = async (method: string, path: string): Promise<string | null> => (await service.ask(method, path)).headers.get('allow')
+    assert.equal(await allowed('PUT', '/activities'), 'GET, HEAD, POST')
+    assert.equal(await allowed('POST', '/activities/1'), 'DELETE, GET, HEAD, PATCH')
+    assert.equal(await allowed('POST', '/healthz'), 'GET, HEAD')
+  })
+
+  await test('what is no request to the server is answered with problem details too, and the connection ends', async (t) => {
+    const { url } = await startService(t)
+    const big = `X-Big: ${'x'.repeat(20_000)}`
+    for (const [head, status, allow] of [
+      ['BREW /activities HTTP/1.1\r\nHost: x', 405, 'GET, HEAD, POST'],
+      ['BREW /nothing HTTP/1.1\r\nHost: x', 404],
+      [`GET /healthz HTTP/1.1\r\nHost: x\r\n${big}`, 431],
+      ['rubbish', 400],
+      ['trace / HTTP/1.1\r\nHost: x', undefined],
+      ['GET /healthz HTTP/1.1\r\nConnection: close', 400],
+      ['GET /healthz HTTP/1.1\r\nHost: a b\r\nConnection: close', 400],
+      ['OPTIONS * HTTP/1.1\r\nHost: x\r\nConnection: close', 400],
+    ] as const) {
+      const answer = await raw(url, `${head}\r\n\r\n`)
+      if (status === undefined) {
+        assert.equal(answer, '', head)
+        continue
+      }
+      const [headers = '', body = ''] = answer.split('\r\n\r\n')
+      assert.match(headers, new RegExp(`^HTTP/1.1 ${status} [^]*content-type: application/problem\\+json`, 'i'), head)
+      assert.equal(/^allow: (.*)\r$/im.exec(headers)?.[1], allow, head)
+      assert.equal((JSON.parse(body.slice(body.indexOf('{'), body.lastIndexOf('}') + 1)) as { status: number }).status, status, head)
+    }
+  })
+
+  await test('a request that breaks off in its body is no fault of the server', async (t) => {
+    const logged: string[] = []
+    const { url } = await startService(t, undefined, {}, (_, text) => void logged.push(text))
+    const socket = connect(Number(new URL(url).port), '127.0.0.1')
+    const closed = new Promise((resolve) => socket.once('close', resolve))
+    socket.on('data', () => socket.destroy()) // the server says 100, waits for the body, and gets none
+    socket.write(
+      'POST /activities HTTP/1.1\r\nHost: x\r\nX-Tenant-ID: acme\r\nContent-Type: application/json\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n',
+    )
+    await closed
+    await waitUntil(async () => /route="\/activities",status="400"/.test(await (await fetch(`${url}/metrics`)).text()))
+    assert.deepEqual(logged, [])
+  })
+
+  await test('a HEAD is answered as a GET is, and opens no stream', async (t) => {
+    const { ask, url } = await startService(t)
+    const answer = await ask('HEAD', '/events')
+    assert.deepEqual([answer.status, answer.headers.get('content-type')], [200, 'text/event-stream; charset=utf-8'])
+    assert.match(await (await fetch(`${url}/metrics`)).text(), /^activelog_event_streams 0$/m)
+  })
+
+  await test('connections are kept for longer than a load balancer keeps them', async (t) => {
+    const { url } = await startService(t)
+    assert.match(await raw(url, 'GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n', /\}$/), /^Keep-Alive: timeout=65\r$/m)
   })
 
   await test('a body without a length is cut off at the limit', async (t) => {
@@ -285,11 +359,25 @@ suite('operations', async () => {
     assert.deepEqual((await ask('GET', '/healthz', anybody)).json, { status: 'ok' })
     assert.deepEqual((await ask('GET', '/readyz', anybody)).json, { status: 'ok', checks: { database: { status: 'ok' } } })
     const { checks } = (await ask('GET', '/health', anybody)).json as { checks: Record<string, { status: string }> }
-    assert.deepEqual(Object.keys(checks), ['database', 'broker', 'relay'])
+    assert.deepEqual(Object.keys(checks), ['database', 'broker', 'outbox', 'relay'])
     const metrics = await (await fetch(`${url}/metrics`)).text()
+    assert.match(metrics, /^# HELP activelog_/)
+    assert.match(metrics, /^process_cpu_seconds_total /m)
     assert.match(metrics, /^activelog_http_request_duration_seconds_count\{method="POST",route="\/activities",status="201"\} 1$/m)
     for (const name of ['outbox_pending', 'broker_lag', 'dead_letters', 'relay_published', 'event_streams', 'handler_events'])
       assert.match(metrics, new RegExp(`^activelog_${name}`, 'm'))
+  })
+})
+
+suite('an event that nobody takes from the outbox', async () => {
+  await test('shows in health, with its age', async (t) => {
+    const { ask, database } = await startService(t, undefined, { ROLE: 'api' })
+    await ask('POST', '/activities', { body: draft })
+    await database.client.query("UPDATE activelog.outbox SET created_at = now() - interval '1 hour'")
+    const { status, json } = await ask('GET', '/health')
+    const { outbox } = json['checks'] as { outbox: { status: string; pending: number; oldestAgeMs: number } }
+    assert.deepEqual([status, json['status'], outbox.status, outbox.pending], [200, 'degraded', 'degraded', 1])
+    assert.ok(outbox.oldestAgeMs >= 3_600_000, `${outbox.oldestAgeMs} ms`)
   })
 })
 

@@ -11,6 +11,7 @@ import { startEmbeddedPostgres } from './infrastructure/embedded-postgres.ts'
 import { startHousekeeping } from './infrastructure/housekeeping.ts'
 import { countProgress } from './infrastructure/progress.ts'
 import { projections as postgresProjections } from './infrastructure/projections.ts'
+import { watchOutage } from './infrastructure/outage.ts'
 import { createTables, sharedSchema } from './infrastructure/schema.ts'
 import type { ActivelogSettings } from './infrastructure/settings.ts'
 import { type Activelog, runCommand, type StartOptions } from './interfaces/command.ts'
@@ -22,11 +23,14 @@ import { serve } from './interfaces/http/server.ts'
 import { broadcast } from './interfaces/broadcast.ts'
 import { activityWorker, group } from './interfaces/worker.ts'
 
+/** An event that has waited longer than this in the outbox is waiting for something to be mended. */
+const staleMs = 60_000
+
 /**
  * ActiveLog, wired by hand, from the database up. `role` says which parts this process has: `api` answers requests, `relay` takes committed events from the
  * outbox to the broker, `worker` handles them, `all` does everything. Rejects when something cannot start; then nothing is left open.
  */
-export async function startActivelog(settings: ActivelogSettings, { logger, onFatal = () => {} }: StartOptions): Promise<Activelog> {
+export async function startActivelog(settings: ActivelogSettings, { logger: log, onFatal = () => {} }: StartOptions): Promise<Activelog> {
   const { role, tenants } = settings
   const has = (part: 'api' | 'relay' | 'worker'): boolean => role === 'all' || role === part
   const open: { close(): Promise<unknown> }[] = []
@@ -42,13 +46,14 @@ export async function startActivelog(settings: ActivelogSettings, { logger, onFa
     const http = settings.listen && opened(await serve((request) => answer(request), settings.listen))
 
     // The database: the one given, else a real PostgreSQL of our own.
-    const server = settings.databaseUrl === undefined ? opened(await startEmbeddedPostgres({ dataDir: settings.dataDir, logger })) : undefined
+    const server = settings.databaseUrl === undefined ? opened(await startEmbeddedPostgres({ dataDir: settings.dataDir, logger: log })) : undefined
     void server?.exited.then((error) => error && onFatal(error))
     const url = settings.databaseUrl ?? server!.url
     if (!server) await reachable(url)
+    const { watch, logger } = watchOutage(url, log)
     // Two pools, so that requests in a crowd cannot hold up the renewal of a lease.
-    const requests = opened(openDatabase(url, { name: 'activelog requests' }))
-    const background = opened(openDatabase(url, { name: 'activelog background', max: 24 }))
+    const requests = opened(openDatabase(url, { name: 'activelog requests', watch }))
+    const background = opened(openDatabase(url, { name: 'activelog background', max: 24, watch }))
 
     // Outbox and inbox: events commit with the data they speak of, and have their effects once.
     const outbox = createOutbox({ schema: sharedSchema })
@@ -89,6 +94,12 @@ export async function startActivelog(settings: ActivelogSettings, { logger, onFa
       await requests.query('SELECT 1')
       return { status: 'ok' }
     }
+    /** Counted in the rows: it is the truth also where this process has no relay, and while the relay has nothing in hand. */
+    const waiting = async (): Promise<{ status: string }> => {
+      const counts = await outbox.counts(background)
+      return { status: counts.oldestAgeMs < staleMs && counts.parked === 0 ? 'ok' : 'degraded', ...counts }
+    }
+    const relaying = relay && (() => Promise.resolve({ status: relay.stats().state === 'running' ? 'ok' : 'degraded', state: relay.stats().state }))
     answer = routes({
       api: live && {
         activities: activityUseCases({ store: activityStore(requests, outbox), newId: uuidv7, now: () => new Date(), onCommit: relay?.wake }),
@@ -99,7 +110,7 @@ export async function startActivelog(settings: ActivelogSettings, { logger, onFa
       checks: {
         // Requests need the database alone: what they write is published whenever the broker is back.
         ready: role === 'api' || role === 'all' ? { database } : { database, broker: broker.health },
-        health: { database, broker: broker.health, ...(relay && { relay: relay.check }) },
+        health: { database, broker: broker.health, outbox: waiting, ...(relaying && { relay: relaying }) },
       },
       metrics: createMetrics({
         outbox: () => outbox.counts(background),
@@ -120,7 +131,8 @@ export async function startActivelog(settings: ActivelogSettings, { logger, onFa
     }
     let closing: Promise<void> | undefined
     const counted = { db: background, outbox, broker, topic, group, tenants, handlers: handlerNames.length }
-    return { url: http?.url, progress: (sinceId) => countProgress(counted, sinceId), close: () => (closing ??= close()) }
+    const psql = server && `PGPASSFILE='${server.passwordFile.replaceAll("'", `'\\''`)}' psql -h 127.0.0.1 -p ${server.port} -U postgres`
+    return { url: http?.url, psql, progress: (sinceId) => countProgress(counted, sinceId), close: () => (closing ??= close()) }
   } catch (error) {
     await closeAll()
     throw error

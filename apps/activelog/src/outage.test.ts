@@ -2,14 +2,23 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { tcpProxy } from '@core-backend/testkit/tcp-proxy'
 import { waitUntil } from '@core-backend/testkit/wait-until'
+import { isUnavailable } from './infrastructure/database.ts'
 import { draft, startService } from './service.fixture.ts'
+
+const rootsOf = (error: unknown): unknown[] => (error instanceof Error ? [error, ...rootsOf(error.cause)] : [])
 
 test('while the database is away requests are told to come back; afterwards everything goes on and nothing was lost', async (t) => {
   let proxy: Awaited<ReturnType<typeof tcpProxy>> | undefined
-  const { ask } = await startService(t, async (url) => {
-    proxy = await tcpProxy(Number(new URL(url).port))
-    return Object.assign(new URL(url), { port: String(proxy.port) }).href
-  })
+  const told: { text: string; err?: unknown }[] = []
+  const { ask } = await startService(
+    t,
+    async (url) => {
+      proxy = await tcpProxy(Number(new URL(url).port))
+      return Object.assign(new URL(url), { port: String(proxy.port) }).href
+    },
+    {},
+    (fields, text) => void told.push({ ...fields, text }),
+  )
   t.after(() => proxy?.close())
   const post = (n: number): ReturnType<typeof ask> =>
     ask('POST', '/activities', { body: { ...draft, durationMinutes: n }, headers: { 'idempotency-key': `outage-${n}` } })
@@ -23,6 +32,8 @@ test('while the database is away requests are told to come back; afterwards ever
   assert.equal(refused.json['title'], 'Service Unavailable')
   assert.equal((await ask('GET', '/healthz')).status, 200)
 
+  assert.equal(told[0]?.text, 'The database is away')
+
   proxy!.pass()
   await waitUntil(async () => (await post(2)).status === 201)
   // Cut in the middle of everything: whatever the answers are, a repetition brings it to one.
@@ -34,4 +45,9 @@ test('while the database is away requests are told to come back; afterwards ever
   await waitUntil(async () => (await ask('GET', '/users/1/stats')).json['totalMinutes'] === total, { guardMs: 60_000, what: `${total} minutes` })
   assert.equal((await ask('GET', '/users/1/stats')).json['activities'], 22)
   assert.equal((await ask('GET', '/readyz')).status, 200)
+  assert.deepEqual(
+    told.filter(({ err }) => rootsOf(err).some(isUnavailable)),
+    [],
+    'what the outage makes fail has no line of its own',
+  )
 })

@@ -21,22 +21,22 @@ export interface Service extends Activelog {
 
 export const draft = { userId: 1, type: 'running', title: 'Morning run', durationMinutes: 32, distanceKm: 6.1, activityDate: '2026-01-15' }
 
-const silent = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }
-
-/** Started, and closed at the end of the test or suite. `through` may put something between service and database. */
+/** Started, and closed at the end of the test or suite. `through` may put something between service and database; warnings and errors go to `onTrouble`. */
 export async function startService(
   t: TestContext,
   through: (url: string) => string | Promise<string> = (url) => url,
   env: Record<string, string> = {},
+  onTrouble: (fields: object, text: string) => void = () => {},
 ): Promise<Service> {
   const database = await openDatabase('pg18')
+  const logger = { debug: () => {}, info: () => {}, warn: onTrouble, error: onTrouble }
   let activelog: Activelog | undefined
   // Hooks run in the order of their registration: one, so that the service does not lose its database while it closes.
   t.after(async () => {
     await activelog?.close()
     await database.close()
   })
-  activelog = await startActivelog(fromEnv({ DATABASE_URL: await through(database.url!), PORT: '0', TENANTS: 'acme,globex', ...env }), { logger: silent })
+  activelog = await startActivelog(fromEnv({ DATABASE_URL: await through(database.url!), PORT: '0', TENANTS: 'acme,globex', ...env }), { logger })
   const url = activelog.url!
   return {
     ...activelog,

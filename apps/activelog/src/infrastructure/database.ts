@@ -18,10 +18,12 @@ export interface DatabaseOptions {
   name: string
   /** Connections at most. @default 16 */
   max?: number
+  /** Is handed whatever asks the server, to see how it ends. */
+  watch?: <T>(statement: Promise<T>) => Promise<T>
 }
 
 /** Opens nothing before the first query. Survives the server's restarts: what fails meanwhile fails alone. */
-export function openDatabase(url: string, { name, max = 16 }: DatabaseOptions): Database {
+export function openDatabase(url: string, { name, max = 16, watch = (statement) => statement }: DatabaseOptions): Database {
   const config = { connectionString: url, application_name: name, max, pipeline: true, connectionTimeoutMillis: 5_000, keepAlive: true }
   const pool = new Pool(config)
   // Without these, a connection that the server cuts would end the process: the first for idle ones, the second for those in use.
@@ -30,22 +32,27 @@ export function openDatabase(url: string, { name, max = 16 }: DatabaseOptions): 
   let closing: Promise<void> | undefined
   return {
     pool,
-    query: (text, values) => pool.query(prepared(text, values)),
-    transaction: (fn) => transaction(pool, fn),
+    query: (text, values) => watch(pool.query(prepared(text, values))),
+    transaction: (fn) => transaction(pool, watch, fn),
     close: () => (closing ??= pool.end()),
   }
 }
 
-async function transaction<T>(pool: Pool, fn: (tx: Transaction) => Promise<T>): Promise<T> {
-  const client = await pool.connect()
+async function transaction<T>(pool: Pool, watch: NonNullable<DatabaseOptions['watch']>, fn: (tx: Transaction) => Promise<T>): Promise<T> {
+  const client = await watch(pool.connect())
   let broken: Error | undefined
   try {
     sendTogether(client)
-    const begun = client.query('BEGIN')
+    const begun = watch(client.query('BEGIN'))
     begun.catch(() => {}) // awaited below, after the first statements went out behind it
-    const result = await fn(transactionOn(client))
+    const result = await fn({
+      query: (text, values) => {
+        sendTogether(client)
+        return watch(client.query(prepared(text, values)))
+      },
+    })
     await begun
-    const { command } = await client.query('COMMIT')
+    const { command } = await watch(client.query('COMMIT'))
     if (command !== 'COMMIT') throw new Error(`A statement of the transaction failed, so COMMIT was a ${command}`)
     return result
   } catch (error) {
@@ -55,13 +62,6 @@ async function transaction<T>(pool: Pool, fn: (tx: Transaction) => Promise<T>): 
     client.release(broken)
   }
 }
-
-const transactionOn = (client: PoolClient): Transaction => ({
-  query: (text, values) => {
-    sendTogether(client)
-    return client.query(prepared(text, values))
-  },
-})
 
 /** What is sent from here until the turn ends goes out in one write: a packet instead of one for each statement. `pg` keeps its socket there; its types do not say so. */
 function sendTogether(client: PoolClient): void {

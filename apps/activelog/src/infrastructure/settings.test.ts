@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { fromEnv } from './settings.ts'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { fromEnv, variableTable } from './settings.ts'
 
 const faultsOf = (env: Record<string, string>): string[] => {
   try {
@@ -51,4 +53,10 @@ test('a relay or a worker listens only where its port is set, so that several fi
   assert.equal(fromEnv({ ...env, ROLE: 'worker' }).listen, undefined)
   assert.deepEqual(fromEnv({ ...env, ROLE: 'worker', PORT: '9000' }).listen, { host: '127.0.0.1', port: 9000 })
   assert.deepEqual(fromEnv({ ...env, ROLE: 'api' }).listen, { host: '127.0.0.1', port: 8080 })
+})
+
+test('the README has exactly these variables, with their defaults and meanings', () => {
+  const readme = readFileSync(join(import.meta.dirname, '../../README.md'), 'utf8')
+  const rows = variableTable.map(({ name, value, about }) => `| \`${name}\` | ${value && `\`${value}\` `}| ${about} |`)
+  assert.deepEqual(/^\| variable .*\n.*\n((?:\|.*\n)+)/m.exec(readme)?.[1]?.trimEnd().split('\n'), rows)
 })

@@ -1,7 +1,7 @@
-import { readSettings, type Settings, SettingsError, type SettingsFault } from '@core-backend/internal/settings'
+import { readSettings, type Settings, SettingsError, type SettingsFault, type Variable } from '@core-backend/internal/settings'
 import { isTenantName } from '../domain/tenant.ts'
 
-/** Everything that can be set, as environment variables; the README's table is this one. */
+/** Everything that can be set, as environment variables. */
 export const variables = {
   host: { name: 'HOST', type: 'string', default: '127.0.0.1', about: 'Address to listen on' },
   port: { name: 'PORT', type: 'integer', default: '8080', min: 0, max: 65_535, about: 'Port to listen on; 0 takes a free one' },
@@ -30,6 +30,11 @@ export const variables = {
   databaseUrl: { name: 'DATABASE_URL', type: 'url', secret: true, about: 'PostgreSQL 15 or later; without it one is started in `DATA_DIR`' },
   environment: { name: 'ENVIRONMENT', type: 'string', default: 'development', about: 'Written to every log line' },
 } as const
+
+/** As `--help` and the README show them. */
+export const variableTable: readonly { readonly name: string; readonly value: string; readonly about: string }[] = Object.values<Variable>(variables).map(
+  ({ name, default: value = '', about, values }) => ({ name, value, about: values ? `${about}: ${values.map((one) => `\`${one}\``).join(', ')}` : about }),
+)
 
 export type ActivelogSettings = Settings<typeof variables> & {
   /** Where the process listens; absent for a relay or worker whose `PORT` is not set. */

@@ -2,7 +2,7 @@ import { resolve } from 'node:path'
 import { pino } from 'pino'
 import type { Logger } from '../application/ports.ts'
 import { dayOf } from '../domain/activity.ts'
-import { type ActivelogSettings, fromEnv } from '../infrastructure/settings.ts'
+import { type ActivelogSettings, fromEnv, variableTable } from '../infrastructure/settings.ts'
 import type { Progress } from '../infrastructure/progress.ts'
 import { playDemo } from './demo.ts'
 
@@ -16,6 +16,8 @@ export interface StartOptions {
 export interface Activelog {
   /** Where it listens, if it does. */
   readonly url: string | undefined
+  /** A command that looks into the embedded database, where there is one. */
+  readonly psql: string | undefined
   /** How far the events are, counted in the tables; of those whose activity has `sinceId` or a later id. */
   progress(sinceId: string): Promise<Progress>
   /** Answers what was asked, finishes what is under way, stops the database last. */
@@ -40,7 +42,12 @@ export async function runCommand(start: Start, args: readonly string[] = process
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, onSignal)
 
   try {
-    const { settings, demo } = read(args)
+    const { settings, demo, help } = read(args)
+    if (help) {
+      console.log(helpText())
+      return
+    }
+    stopping.signal.addEventListener('abort', () => console.log(farewell(settings)), { once: true })
     const logger = pino({ level: settings.logLevel, base: { role: settings.role, environment: settings.environment } })
     process.on('unhandledRejection', (error) => logger.error({ err: error }, 'Unhandled rejection'))
     let fatal: Error | undefined
@@ -49,24 +56,53 @@ export async function runCommand(start: Start, args: readonly string[] = process
       stopping.abort()
     }
     const activelog = await start(settings, { logger: demo ? quiet(logger) : logger, onFatal })
-    greet(settings, activelog)
+    if (!stopping.signal.aborted) greet(settings, activelog)
     if (demo) await playDemo(activelog, settings.tenants, stopping.signal)
     else await aborted(stopping.signal)
     await activelog.close()
     if (fatal) throw fatal
+    console.log('Stopped')
   } catch (error) {
     console.error(`activelog: ${(error as Error).message.replaceAll(/\s*\n\s*/g, ' ')}`)
     process.exitCode = 1
   }
 }
 
-function read(args: readonly string[]): { settings: ActivelogSettings; demo: boolean } {
-  const unknown = args.find((arg) => arg !== '--demo')
-  if (unknown !== undefined) throw new TypeError(`Unknown argument ${unknown}: there is only --demo`)
-  const settings = fromEnv()
-  const demo = args.length > 0
+const flags: Record<string, string> = { '--demo': 'plays traffic for three tenants and counts along', '--help': 'shows this' }
+
+function read(args: readonly string[]): { settings: ActivelogSettings; demo: boolean; help: boolean } {
+  const unknown = args.find((arg) => !Object.hasOwn(flags, arg))
+  if (unknown !== undefined) throw new TypeError(`Unknown argument ${unknown}: there are ${Object.keys(flags).join(' and ')}`)
+  const help = args.includes('--help')
+  const settings = fromEnv(help ? {} : process.env)
+  const demo = args.includes('--demo')
   if (demo && settings.role !== 'all') throw new TypeError(`--demo needs ROLE=all, got ROLE=${settings.role}`)
-  return { settings, demo }
+  return { settings, demo, help }
+}
+
+function helpText(): string {
+  const line = (left: string, right: string): string => `  ${left.padEnd(32)}${right}`
+  return [
+    'ActiveLog, an activity log for many tenants, on a PostgreSQL that it brings or on yours.',
+    '',
+    line('npm start', 'runs until Ctrl-C'),
+    ...Object.entries(flags).map(([flag, about]) => line(`npm start -- ${flag}`, about)),
+    '',
+    'Variables, with what they are when not set:',
+    '',
+    ...variableTable.map(({ name, value, about }) => line(`${name}=${value}`, about.replaceAll('`', ''))),
+  ].join('\n')
+}
+
+/** What is waited for, in its order. */
+function farewell({ role, listen, databaseUrl }: ActivelogSettings): string {
+  const parts = [
+    ...(listen ? ['open requests'] : []),
+    ...(role === 'all' || role === 'worker' ? ['running handlers'] : []),
+    ...(role === 'all' || role === 'relay' ? ['events in hand'] : []),
+    ...(databaseUrl === undefined ? ['PostgreSQL'] : []),
+  ]
+  return `${process.stdout.isTTY ? '\n' : ''}Stopping, waits for ${parts.join(', ')}; Ctrl-C again ends at once, and loses nothing either`
 }
 
 /** Log lines would tear the live line apart. Pino's methods want their logger as `this`. */
@@ -85,7 +121,7 @@ function aborted(signal: AbortSignal): Promise<void> {
   })
 }
 
-function greet({ role, tenants, databaseUrl, dataDir }: ActivelogSettings, { url }: Activelog): void {
+function greet({ role, tenants, databaseUrl, dataDir }: ActivelogSettings, { url, psql }: Activelog): void {
   const data = databaseUrl === undefined ? `data in ${resolve(dataDir)}` : 'data in DATABASE_URL'
   console.log(`ActiveLog ${url === undefined ? `(${role}) is at work` : `(${role}) listens on ${url}`}, ${data}`)
   if (url === undefined || (role !== 'all' && role !== 'api')) return
@@ -95,5 +131,5 @@ function greet({ role, tenants, databaseUrl, dataDir }: ActivelogSettings, { url
   curl ${url}/activities ${as} -H 'Content-Type: application/json' -d '${JSON.stringify(run)}'
   curl ${url}/users/1/stats ${as}
   curl -N ${url}/events ${as}
-`)
+${psql === undefined ? '' : `  ${psql}\n`}`)
 }

@@ -19,9 +19,10 @@ export interface Metrics {
 }
 
 export function createMetrics(sources: MetricSources): Metrics {
-  const registers = [new Registry()]
-  const registry = registers[0]!
-  collectDefaultMetrics({ register: registry })
+  const registry = new Registry()
+  const registers = [registry]
+  const process = new Registry()
+  collectDefaultMetrics({ register: process })
   const requests = new Histogram({
     name: 'activelog_http_request_duration_seconds',
     help: 'Duration of HTTP requests',
@@ -70,7 +71,8 @@ export function createMetrics(sources: MetricSources): Metrics {
     observe: (method, route, status, seconds) => requests.observe({ method, route, status }, seconds),
     async render() {
       await Promise.allSettled(reads.map((read) => read()))
-      return registry.metrics()
+      // What is the service's own stands first, where somebody who reads it looks.
+      return `${await registry.metrics()}\n${await process.metrics()}`
     },
     contentType: registry.contentType,
   }

@@ -42,17 +42,23 @@ export function readUserId(field: string, text: string): number {
 }
 
 const day = z.iso.date('must be a date that exists, as YYYY-MM-DD').refine((date) => date >= '0001-01-01', 'must be a date that exists, as YYYY-MM-DD')
-const listQuery = z.strictObject({
-  userId: z.string().optional(),
-  type: z.enum(activityTypes, `must be one of ${activityTypes.join(', ')}`).optional(),
-  from: day.optional(),
-  to: day.optional(),
-  cursor: z.string().optional(),
-  limit: z
-    .string()
-    .regex(/^([1-9]\d?|100)$/, 'must be an integer from 1 to 100')
-    .default('20'),
-})
+const listQuery = z
+  .strictObject({
+    userId: z.string().optional(),
+    type: z.enum(activityTypes, `must be one of ${activityTypes.join(', ')}`).optional(),
+    from: day.optional(),
+    to: day.optional(),
+    cursor: z.string().optional(),
+    limit: z
+      .string()
+      .regex(/^([1-9]\d?|100)$/, 'must be an integer from 1 to 100')
+      .default('20'),
+  })
+  .superRefine(({ from, to }, context) => {
+    if (from === undefined || to === undefined || from <= to) return
+    context.addIssue({ code: 'custom', path: ['from'], message: `must not be later than to, which is ${to}` })
+    context.addIssue({ code: 'custom', path: ['to'], message: `must not be earlier than from, which is ${from}` })
+  })
 
 /** `userId`, `type`, `from`, `to`, `cursor`, `limit`, each at most once. */
 export function readListQuery(params: URLSearchParams, tenant: string): ActivityFilter {

@@ -1,3 +1,4 @@
+import { METHODS } from 'node:http'
 import { Hono } from 'hono'
 import { routePath } from 'hono/route'
 import type { ActivityUseCases, Caller } from '../../application/activities.ts'
@@ -41,8 +42,8 @@ export function routes({ api, checks, metrics, newId, logger }: RouteDependencie
     const seconds = (performance.now() - began) / 1_000
     c.res.headers.set('x-request-id', requestId)
     trace.end(status)
-    const route = routePath(c, -1)
-    metrics.observe(c.req.method, route, status, seconds)
+    const method = METHODS.includes(c.req.method) ? c.req.method : 'other'
+    metrics.observe(method, routePath(c, -1), status, seconds)
     const fields = { requestId, traceId: trace.traceId, method: c.req.method, path: c.req.path, status, ms: Math.round(seconds * 1e5) / 100, err: c.error }
     if (status >= 500) logger.error(fields, 'Request failed')
     else logger.debug(fields, 'Request')
@@ -60,8 +61,25 @@ export function routes({ api, checks, metrics, newId, logger }: RouteDependencie
     return c.json(report, report.status === 'down' ? 503 : 200)
   })
   app.get('/metrics', async (c) => c.body(await metrics.render(), 200, { 'content-type': metrics.contentType }))
-  if (!api) return app
+  if (api) serveClients(app, api)
 
+  for (const [path, served] of Map.groupBy(app.routes, (route) => route.path)) {
+    const methods = served.map(({ method }) => method).filter((method) => method !== 'ALL')
+    if (methods.length === 0) continue
+    const allow = methods
+      .flatMap((method) => (method === 'GET' ? ['GET', 'HEAD'] : [method]))
+      .toSorted()
+      .join(', ')
+    app.all(path, (c) => {
+      const response = problem(new HttpError(405, `${c.req.method} is not allowed here, only ${allow}`), c.get('requestId'))
+      response.headers.set('allow', allow)
+      return response
+    })
+  }
+  return app
+}
+
+function serveClients(app: Hono<Env>, api: NonNullable<RouteDependencies['api']>): void {
   const { activities, users, live } = api
   const tenants = new Set(api.tenants)
   type Given = { req: { raw: Request }; get: { (key: 'requestId'): string; (key: 'trace'): RequestTrace } }
@@ -102,22 +120,10 @@ export function routes({ api, checks, metrics, newId, logger }: RouteDependencie
   app.get('/events', (c) => {
     const { tenantId } = callerOf(c)
     const headers = { 'content-type': 'text/event-stream; charset=utf-8', 'cache-control': 'no-store', 'x-accel-buffering': 'no' }
-    return c.body(live.open(tenantId, readLastEventId(c.req.raw)), 200, headers)
+    const lastEventId = readLastEventId(c.req.raw)
+    // Nobody reads, or ends, the stream that would answer a HEAD.
+    return c.req.method === 'HEAD' ? c.body(null, 200, headers) : c.body(live.open(tenantId, lastEventId), 200, headers)
   })
-
-  for (const [path, allow] of Object.entries({
-    '/activities': 'GET, POST',
-    '/activities/:id': 'GET, PATCH, DELETE',
-    '/users/:id/stats': 'GET',
-    '/users/:id/badges': 'GET',
-    '/events': 'GET',
-  }))
-    app.all(path, (c) => {
-      const response = problem(new HttpError(405, `${c.req.method} is not allowed here`), c.get('requestId'))
-      response.headers.set('allow', allow)
-      return response
-    })
-  return app
 }
 
 /** What is no id names no activity. */

@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import { createServer } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { getRequestListener } from '@hono/node-server'
+import { answerUnreadable, unreadableTarget } from './unreadable.ts'
 
 /** A listening server. */
 export interface HttpServer {
@@ -17,8 +18,13 @@ export async function serve(
   fetch: (request: Request) => Response | Promise<Response>,
   { host, port, drainMs = 10_000 }: { host: string; port: number; drainMs?: number },
 ): Promise<HttpServer> {
-  const listener = getRequestListener(fetch, { overrideGlobalObjects: false })
-  const server = createServer((request, response) => void listener(request, response))
+  const listener = getRequestListener(fetch, { overrideGlobalObjects: false, errorHandler: unreadableTarget })
+  // Longer than the 60 s after which the usual load balancers drop an idle connection: dropped here first, it could take a request with it.
+  const server = createServer(
+    { keepAliveTimeout: 65_000, headersTimeout: 66_000, requireHostHeader: false },
+    (request, response) => void listener(request, response),
+  )
+  answerUnreadable(server, fetch)
   server.listen(port, host)
   await once(server, 'listening').catch((cause: NodeJS.ErrnoException) => {
     throw new Error(`Cannot listen on ${host}:${port}: ${reasons[cause.code ?? ''] ?? cause.message}`, { cause })
