@@ -48,5 +48,11 @@ function remapped(map: SourceMap, shared: boolean): SourceMap {
 if (import.meta.main) {
   const faults = await build()
   for (const fault of faults) console.error(fault)
+  if (faults.length === 0)
+    console.log(
+      `Built ${packages(repository)
+        .map(({ dir }) => join(dir, 'dist'))
+        .join(', ')}`,
+    )
   process.exitCode = faults.length > 0 ? 1 : 0
 }

@@ -74,5 +74,9 @@ async function importFaults({ pkg }: Tarball, dir: string): Promise<string[]> {
 if (import.meta.main) {
   const faults = await packFaults()
   for (const fault of faults) console.error(fault)
+  if (faults.length === 0) {
+    const names = packages(repository).map(({ manifest }) => `${manifest.name}@${manifest.version}`)
+    console.log(`Packed, checked, and imported in an empty project: ${names.join(', ')}; the tarballs were temporary`)
+  }
   process.exitCode = faults.length > 0 ? 1 : 0
 }
