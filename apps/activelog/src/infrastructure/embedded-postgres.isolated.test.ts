@@ -293,6 +293,18 @@ test(
   },
 )
 
+test("what root starts first in the closed home of another user is that user's, who can start it too", { skip: !root && 'needs root' }, async () => {
+  const user = { uid: 12_345, gid: 12_345 }
+  const home = folder(0o700)
+  chownSync(home, user.uid, user.gid)
+  for (const who of [{}, user]) {
+    const app = startProgram(fixture, { args: [join(home, 'clone/.data')], ...who })
+    assert.match(await app.line(/^(ready|failed) /), /^ready /)
+    app.kill('SIGINT')
+    assert.deepEqual(await app.exited, { code: 0, signal: null })
+  }
+})
+
 test('root without user namespaces: programs that the server cannot reach are copied beside the data', { skip: !root && 'needs root' }, async () => {
   const unreachable = folder(0o700)
   const copied = join(unreachable, 'native')

@@ -1,7 +1,7 @@
 import type { ChildProcess } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { closeSync, existsSync, openSync, readFileSync, rmSync, statSync } from 'node:fs'
-import { mkdir, open, readFile, realpath, rename, rm, writeFile } from 'node:fs/promises'
+import { chown, mkdir, open, readFile, realpath, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { dirname, join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -136,13 +136,20 @@ async function prepareFolder(dataDir: string): Promise<string> {
   }
 }
 
-/** Not `recursive`: below `/proc`, where a parent is there and still nothing can be made, Node 24 then never comes back. */
+/**
+ * Not `recursive`: below `/proc`, where a parent is there and still nothing can be made, Node 24 then never comes back.
+ * What root makes in somebody's folder is theirs, so that they can start it too.
+ */
 async function makeFolder(folder: string): Promise<void> {
   if (existsSync(folder)) return
   await makeFolder(dirname(folder))
-  await mkdir(folder).catch((error: NodeJS.ErrnoException) => {
-    if (error.code !== 'EEXIST') throw error
-  })
+  try {
+    await mkdir(folder)
+    const { uid, gid } = await stat(dirname(folder))
+    if (process.getuid?.() === 0) await chown(folder, uid, gid)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
+  }
 }
 
 function unwritable(dataDir: string, error: unknown): EmbeddedPostgresError {
@@ -160,6 +167,7 @@ async function initialise(account: Account, dataDir: string, cluster: string, si
   await mkdir(fresh, { mode: 0o700 })
   account.own(fresh)
   const log = openSync(join(dataDir, 'initdb.log'), 'w')
+  account.own(join(dataDir, 'initdb.log'))
   // The builtin C.UTF-8 sorts by code point and knows the letters of Unicode: the same on every machine, whatever its locales.
   const locale = ['--encoding=UTF8', '--locale=C', '--locale-provider=builtin', '--builtin-locale=C.UTF-8']
   const child = account.spawn('initdb', ['-D', fresh, '-U', 'postgres', '--auth=reject', ...locale], log)
@@ -223,6 +231,7 @@ async function launch(account: Account, dataDir: string, { port, settings, signa
     signal?.throwIfAborted()
     const chosen = port ?? (await freePort())
     const log = openSync(logFile, 'a')
+    account.own(logFile)
     const from = statSync(logFile).size
     const fixed = {
       listen_addresses: '127.0.0.1',

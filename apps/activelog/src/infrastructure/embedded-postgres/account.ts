@@ -34,7 +34,7 @@ export function programsOfNpm(): string {
   }
 }
 
-/** Chooses the account for a folder: as an ordinary user oneself; as root the owner of the cluster or nobody, where that user can reach program and data. */
+/** Chooses the account for a folder: as an ordinary user oneself; as root the owner of the cluster, of the folder or nobody, where that user can reach program and data. */
 export async function accountFor(programs: string, dataDir: string, cluster: string): Promise<Account> {
   if (process.getuid?.() !== 0) {
     const prefix = hasName() ? [] : namespace
@@ -43,11 +43,13 @@ export async function accountFor(programs: string, dataDir: string, cluster: str
     return account(programs, prefix, {})
   }
   const owner = existsSync(cluster) ? statSync(cluster) : undefined
-  const user = owner && owner.uid !== 0 ? { uid: owner.uid, gid: owner.gid } : { uid: nobody, gid: nobody }
+  const { uid, gid } = [owner, statSync(dataDir)].find((one) => one && one.uid !== 0) ?? { uid: nobody, gid: nobody }
+  const user = { uid, gid }
   const reachesData = spawnSync('/bin/sh', ['-c', 'test -x "$1"', 'sh', dataDir], { ...user, cwd: '/' }).status === 0
-  if (reachesData && says(programs, [], user) === undefined) {
+  const prefix = spawnSync('id', ['-nu', String(uid)]).status === 0 ? [] : namespace
+  if (reachesData && says(programs, prefix, user) === undefined) {
     if (owner?.uid === 0) own(cluster, user)
-    return account(programs, [], user)
+    return account(programs, prefix, user)
   }
   const said = says(programs, namespace)
   if (said === undefined) {
