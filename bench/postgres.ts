@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { Client, Pool } from 'pg'
 import { startEmbeddedPostgres } from '../apps/activelog/src/infrastructure/embedded-postgres.ts'
 
-/** A PostgreSQL 18 of its own with its default settings: fsync and synchronous_commit are on. */
+/** A PostgreSQL 18 of its own with its default settings: fsync and synchronous_commit are on. `env` says where it is, its pid, and a folder that goes with it. */
 export async function postgresWorld(): Promise<{ env: Record<string, string>; versions: string; close(): Promise<void> }> {
   const folder = mkdtempSync(join(tmpdir(), 'bench-'))
   const server = await startEmbeddedPostgres({ dataDir: join(folder, 'pg') })
@@ -14,7 +14,7 @@ export async function postgresWorld(): Promise<{ env: Record<string, string>; ve
   const { rows } = await client.query<{ v: string }>(`SELECT current_setting('server_version') AS v`)
   await client.end()
   return {
-    env: { BENCH_DATABASE_URL: server.url },
+    env: { BENCH_DATABASE_URL: server.url, BENCH_DATABASE_PID: String(server.pid), BENCH_FOLDER: folder },
     versions: `PostgreSQL ${rows[0]!.v} (fsync and synchronous_commit on, loopback)`,
     close: async () => {
       await server.close()

@@ -1,8 +1,9 @@
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Case, type Group, type Suite, versionOf } from '../../../bench/kit.ts'
+import { postgresWorld } from '../../../bench/postgres.ts'
 import { type Figures, lag, throughput } from './measure.ts'
-import { postgresWorld, type Service, setting } from './world.ts'
+import { type Service, setting } from './world.ts'
 
 const twin = join(import.meta.dirname, 'twin')
 const byHand: Service = { args: [join(twin, 'main.ts')] }

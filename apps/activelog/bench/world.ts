@@ -1,30 +1,9 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { readdirSync, readFileSync } from 'node:fs'
 import { Client } from 'pg'
-import { startEmbeddedPostgres } from '../src/infrastructure/embedded-postgres.ts'
 
 export const tenants = ['acme', 'globex', 'initech'] as const
-
-/** A PostgreSQL 18 of its own with its default settings: fsync and synchronous_commit are on. */
-export async function postgresWorld(): Promise<{ env: Record<string, string>; versions: string; close(): Promise<void> }> {
-  const folder = mkdtempSync(join(tmpdir(), 'bench-'))
-  const server = await startEmbeddedPostgres({ dataDir: join(folder, 'pg') })
-  const client = new Client({ connectionString: server.url })
-  await client.connect()
-  const { rows } = await client.query<{ v: string }>(`SELECT current_setting('server_version') AS v`)
-  await client.end()
-  return {
-    env: { BENCH_DATABASE_URL: server.url, BENCH_DATABASE_PID: String(server.pid), BENCH_FOLDER: folder },
-    versions: `PostgreSQL ${rows.at(0)!.v} (fsync and synchronous_commit on, loopback)`,
-    close: async () => {
-      await server.close()
-      rmSync(folder, { recursive: true, force: true })
-    },
-  }
-}
 
 /** How a service is started: Node's arguments and what else is in its environment. */
 export interface Service {

@@ -299,6 +299,19 @@ describe('watching', () => {
     assert.equal(moving.stats().published, 1)
   })
 
+  test('a row that waits for its next try is the oldest all the same', async (t) => {
+    const broker = testBroker(({ key }) => (key === 'bad' ? { status: 'rejected', error: failing(true) } : undefined))
+    const { clock, add, moving } = await setup(t, broker, { retry: { initialMs: 30_000, maxMs: 30_000 }, random: () => 0.999 })
+    await add(message('bad', '1'))
+    await clock.advance(5_000)
+    for (let i = 0; i < 20; i++) {
+      await add(message('good', '1'))
+      await clock.advance(1_000)
+    }
+    const { oldestAgeMs } = await moving.check()
+    assert.ok(oldestAgeMs >= 24_000 && oldestAgeMs <= 26_000, `${oldestAgeMs} ms`)
+  })
+
   test('the rate is the mean of ten seconds', async (t) => {
     const { clock, add, moving } = await setup(t, testBroker())
     await add(many(50, () => 'k'))

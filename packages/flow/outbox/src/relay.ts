@@ -52,7 +52,8 @@ export function relay(options: RelayOptions): Relay {
   let published = 0
   let failed = 0
   let parked = 0
-  let oldestAgeMs = 0
+  /** Since when the oldest row waits that is known of, by the monotonic clock. */
+  let oldestSince: number | undefined
   /** Batches in a row of which the broker took nothing. */
   let outages = 0
   /** Rows to send at once: halved while the broker takes nothing, so that one row that spoils its batch is found and cannot pass for an outage. */
@@ -92,6 +93,8 @@ export function relay(options: RelayOptions): Relay {
     alarmedAt.set(given.kind, now)
     tell('onAlarm', given)
   }
+
+  const oldestAge = (): number => (oldestSince === undefined ? 0 : clock.monotonic() - oldestSince)
 
   const answered = <T>(statement: Promise<T>): Promise<T> => withDeadline(statement, clock)
 
@@ -145,8 +148,10 @@ export function relay(options: RelayOptions): Relay {
     done = done.slice(confirmed.length)
     // Rows that were left out are still there, so nothing is behind us for certain.
     if (except.length === 0) horizon.read(partitions, rows, rows.length === batch)
-    oldestAgeMs = rows[0]?.ageMs ?? 0
-    if (oldestAgeMs >= alarmMs) alarm({ kind: 'oldest-age', ageMs: oldestAgeMs })
+    const since = rows[0] && clock.monotonic() - rows[0].ageMs
+    // Rows that wait for their next try were left out, and may be older than what was read.
+    oldestSince = except.length > 0 && oldestSince !== undefined ? Math.min(oldestSince, since ?? Infinity) : since
+    if (oldestAge() >= alarmMs) alarm({ kind: 'oldest-age', ageMs: oldestAge() })
     return rows
   }
 
@@ -326,7 +331,10 @@ export function relay(options: RelayOptions): Relay {
     },
     counts: () => outbox.counts(db),
     parked: outbox.parked(db),
-    check: () => Promise.resolve({ status: state === 'running' && oldestAgeMs < alarmMs ? 'ok' : 'degraded', state, oldestAgeMs }),
+    check: () => {
+      const oldestAgeMs = oldestAge()
+      return Promise.resolve({ status: state === 'running' && oldestAgeMs < alarmMs ? 'ok' : 'degraded', state, oldestAgeMs })
+    },
     close: () => (closing ??= end()),
     [Symbol.asyncDispose]: () => self.close(),
   }
