@@ -2,8 +2,9 @@ import { fullJitter } from '#internal/backoff'
 import { type Clock, systemClock } from '#internal/clock'
 import { checkOptions, isString, shown } from '#internal/options'
 import { uuidv7 } from '#internal/uuid'
+import { createAttempts } from './attempts.ts'
 import { decode, readEnvelope } from './envelope.ts'
-import { EventHandlingError, type HandlerFailure, isRetryable } from './errors.ts'
+import { EventHandlingError, type HandlerFailure } from './errors.ts'
 import { type DomainEvent, type AnyEventDefinition, type EventOf, toLatest } from './event.ts'
 import type { EventHandler, EventHandlerFunction, HandlerOptions, Inbox, RawEvent, RetryOptions } from './handler.ts'
 import { guarded, type ProcessorHooks } from './hooks.ts'
@@ -11,7 +12,7 @@ import type { DeliveryContext, ReceivedMessage } from './message.ts'
 import { assertEvent, assertMessage, checkHandler, isDefinition, processorChecks, rawEventChecks, signalChecks } from './options.ts'
 import { createMeter, type HandlerMetrics } from './metrics.ts'
 import { type EventRegistry, unknownEvent } from './registry.ts'
-import { Delivery, done, type Handler, runOnce, runTogether } from './run.ts'
+import { Delivery, type Handler, runTogether } from './run.ts'
 
 /** The handlers that need not run again, in the headers of a dead letter and of its replay. */
 const doneHeader = 'events-done'
@@ -120,6 +121,7 @@ export function createEventProcessor<Tx = undefined>(options: ProcessorOptions<T
   const { registry, onUnknown = 'deadLetter', inbox, sharedTransaction = false, typeOf, abortGraceMs = 5_000, clock = systemClock } = options
   if (sharedTransaction && !inbox?.runTogether) throw new TypeError('sharedTransaction needs an inbox with runTogether')
   const hooks = guarded(options.hooks ?? {})
+  const { start, succeed } = createAttempts(clock, hooks)
   const known = new Map<string, AnyEventDefinition>([...(registry ?? [])].map((definition) => [definition.name, definition]))
   const plans = new Map<string, Plan>()
   let entries: readonly Entry[] = []
@@ -185,75 +187,6 @@ export function createEventProcessor<Tx = undefined>(options: ProcessorOptions<T
     }
     for (const handler of handlers) succeed(handler, delivery, 1, startedAt, !ran.includes(handler.name))
   }
-
-  /** When the handler ended, if it has. */
-  function start(handler: Handler, delivery: Delivery, startedAt: number): number | Promise<HandlerFailure | undefined> {
-    handler.meter.inFlight++
-    try {
-      const running = runOnce(handler, delivery, 1)
-      if (running !== done) return finish(handler, delivery, startedAt, running)
-      return succeed(handler, delivery, 1, startedAt, false)
-    } catch (error) {
-      return finish(handler, delivery, startedAt, Promise.reject(error))
-    }
-  }
-
-  /** Sees a handler to its end, in as many runs as it takes. Never rejects. */
-  async function finish(handler: Handler, delivery: Delivery, firstStart: number, first: PromiseLike<unknown>): Promise<HandlerFailure | undefined> {
-    let startedAt = firstStart
-    let running: typeof done | PromiseLike<unknown> = first
-    for (let attempt = 1; ; attempt++) {
-      try {
-        if (attempt > 1) {
-          startedAt = clock.monotonic()
-          running = runOnce(handler, delivery, attempt)
-        }
-        const answer = await running
-        succeed(handler, delivery, attempt, startedAt, handler.inbox !== undefined && (answer as { duplicate: boolean }).duplicate)
-        return undefined
-      } catch (error) {
-        handler.meter.observe(clock.monotonic() - startedAt)
-        if (await another(handler, delivery, attempt, error)) continue
-        handler.meter.inFlight--
-        return { handler: handler.name, error, attempts: attempt }
-      }
-    }
-  }
-
-  /** Whether to run again, after the wait. */
-  async function another(handler: Handler, delivery: Delivery, attempt: number, error: unknown): Promise<boolean> {
-    const { meter, name, maxAttempts } = handler
-    const about = { event: delivery.name, id: delivery.id, handler: name, attempt, error }
-    if (delivery.signal?.aborted) return false // not its own failure: the whole delivery comes again
-    if (attempt < maxAttempts && isRetryable(error) && handler.isRetryable(error)) {
-      const delayMs = handler.delayMs(attempt)
-      hooks.onRetry?.({ ...about, delayMs })
-      if (!(await waited(delayMs, delivery.signal))) return false
-      meter.retried++
-      return true
-    }
-    meter.failed++
-    hooks.onFailed?.(about)
-    return false
-  }
-
-  function succeed(handler: Handler, delivery: Delivery, attempt: number, startedAt: number, duplicate: boolean): number {
-    const { meter, name } = handler
-    const endedAt = clock.monotonic()
-    const durationMs = endedAt - startedAt
-    meter.inFlight--
-    meter.observe(durationMs)
-    if (duplicate) meter.duplicates++
-    else meter.processed++
-    hooks.onProcessed?.({ event: delivery.name, id: delivery.id, handler: name, attempt, durationMs, duplicate })
-    return endedAt
-  }
-
-  const waited = (ms: number, signal: AbortSignal | undefined): Promise<boolean> =>
-    clock.sleep(ms, { signal }).then(
-      () => true,
-      () => false,
-    )
 
   /** `before` names the handlers that succeeded on an earlier delivery of the same message. */
   function deliver(plan: Plan, delivery: Delivery, before: readonly string[]): Promise<void> {
