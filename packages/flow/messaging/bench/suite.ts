@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Case, Group, Suite } from '../../../../bench/kit.ts'
 import { versionOf } from '../../../../bench/kit.ts'
+import { boss, graphile, quiet } from '../../../../bench/job-queues.ts'
 import { freshPool, postgresWorld, window } from '../../../../bench/postgres.ts'
 import { type Broker, createBroker, memoryDriver, type SubscribeOptions } from '../src/index.ts'
 import { postgresDriver } from '../src/postgres.ts'
@@ -38,32 +39,6 @@ const ourDrain = (about: string, options: SubscribeOptions): Case => ({
   },
 })
 
-interface Boss {
-  start(): Promise<unknown>
-  createQueue(name: string): Promise<void>
-  send(name: string, data: object): Promise<string | null>
-  insert(name: string, jobs: object[]): Promise<unknown>
-  fetch(name: string, options: { batchSize: number }): Promise<{ id: string }[]>
-  complete(name: string, ids: string[]): Promise<unknown>
-}
-const boss = async (): Promise<Boss> => {
-  const { PgBoss } = (await import(require.resolve('pg-boss'))) as { PgBoss: new (options: object) => Boss }
-  const made = new PgBoss({ connectionString: (await freshPool()).url, max: 10, supervise: false, schedule: false })
-  await made.start()
-  await made.createQueue('bench')
-  return made
-}
-
-interface Graphile {
-  makeWorkerUtils(
-    options: object,
-  ): Promise<{ migrate(): Promise<void>; addJob(name: string, payload: object, spec?: object): Promise<unknown>; addJobs(jobs: object[]): Promise<unknown> }>
-  run(options: object): Promise<{ stop(): Promise<void> }>
-}
-const graphile = async (): Promise<Graphile> => (await import(require.resolve('graphile-worker'))) as Graphile
-const quiet = { logger: { error: () => undefined, warn: () => undefined, info: () => undefined, debug: () => undefined, scope: () => quiet.logger } } as {
-  logger: object
-}
 const text = Buffer.from(body).toString()
 
 const publish: Group = {
@@ -90,7 +65,7 @@ const publish: Group = {
     'pg-boss, send': {
       about: 'a job row with its retry settings; 20,000 of them, each its own statement',
       run: async () => {
-        const made = await boss()
+        const made = await boss(peers, (await freshPool()).url)
         return window(20_000, 256, () => made.send('bench', { text }))
       },
     },
@@ -98,7 +73,7 @@ const publish: Group = {
       about: 'a job row; 20,000 of them, each its own statement',
       run: async () => {
         const { pool } = await freshPool()
-        const utils = await (await graphile()).makeWorkerUtils({ pgPool: pool, ...quiet })
+        const utils = await (await graphile(peers)).makeWorkerUtils({ pgPool: pool, ...quiet })
         await utils.migrate()
         return window(20_000, 256, () => utils.addJob('bench', { text }))
       },
@@ -138,7 +113,7 @@ const consume: Group = {
     'pg-boss, batches of 500': {
       about: '20,000 jobs: claimed by UPDATE, completed by UPDATE, rows kept',
       run: async () => {
-        const made = await boss()
+        const made = await boss(peers, (await freshPool()).url)
         for (let i = 0; i < 20; i++)
           await made.insert(
             'bench',
@@ -161,7 +136,7 @@ const consume: Group = {
       about: '20,000 jobs: local queue of 500, completed in batches, rows deleted; LISTEN and NOTIFY',
       run: async () => {
         const { pool } = await freshPool(20)
-        const { makeWorkerUtils, run } = await graphile()
+        const { makeWorkerUtils, run } = await graphile(peers)
         const utils = await makeWorkerUtils({ pgPool: pool, ...quiet })
         await utils.migrate()
         for (let i = 0; i < 20; i++) await utils.addJobs(Array.from({ length: 1_000 }, () => ({ identifier: 'bench', payload: { text } })))

@@ -1,12 +1,15 @@
+import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Pool } from 'pg'
 import { openDatabase } from '../../../../apps/activelog/src/infrastructure/database.ts'
 import { versionOf, type Case, type Group, type Suite } from '../../../../bench/kit.ts'
+import { boss, graphile, quiet } from '../../../../bench/job-queues.ts'
 import { createOutbox, relay, type OutboxMessage, type PublishedMessage, type RelayOptions, type Transaction } from '../src/index.ts'
-import { boss, graphile, peers, quiet } from './peers.ts'
 import { freshPool, postgresWorld, window } from '../../../../bench/postgres.ts'
 import { transaction } from './world.ts'
 
+/** A private project with pinned versions. */
+const peers = join(import.meta.dirname, 'peers')
 const body = Buffer.from(
   JSON.stringify({ id: 'x'.repeat(36), userId: 4711, type: 'running', title: 'Morning run', durationMinutes: 45, notes: 'x'.repeat(120) }),
 )
@@ -98,11 +101,11 @@ const adding: Group = {
         ])
     }),
     'pg-boss, send': business('a job row', async (_, url) => {
-      const made = await boss(url)
+      const made = await boss(peers, url)
       return (tx) => made.send('bench', { text }, { db: { executeSql: (sql: string, values?: unknown[]) => tx.query(sql, values) } })
     }),
     'graphile-worker, add_job': business('a job row; NOTIFY by trigger', async (pool) => {
-      const utils = await (await graphile()).makeWorkerUtils({ pgPool: pool, ...quiet })
+      const utils = await (await graphile(peers)).makeWorkerUtils({ pgPool: pool, ...quiet })
       await utils.migrate()
       return (tx) => tx.query(`SELECT graphile_worker.add_job('bench', $1::json)`, [JSON.stringify({ text })])
     }),
@@ -240,7 +243,7 @@ const draining: Group = {
     'pg-boss, batches of 500': {
       about: '20,000 jobs: claimed by UPDATE, completed by UPDATE, rows kept; no order by key',
       run: async () => {
-        const made = await boss((await freshPool(16)).url)
+        const made = await boss(peers, (await freshPool(16)).url)
         for (let i = 0; i < 20; i++)
           await made.insert(
             'bench',
@@ -262,7 +265,7 @@ const draining: Group = {
       about: '20,000 jobs: local queue of 500, completed in batches, rows deleted; no order by key',
       run: async () => {
         const { pool } = await freshPool(20)
-        const { makeWorkerUtils, run } = await graphile()
+        const { makeWorkerUtils, run } = await graphile(peers)
         const utils = await makeWorkerUtils({ pgPool: pool, ...quiet })
         await utils.migrate()
         for (let i = 0; i < 20; i++) await utils.addJobs(Array.from({ length: 1_000 }, () => ({ identifier: 'bench', payload: { text } })))
@@ -375,7 +378,7 @@ const lags: Group = {
       about: 'polling at its least, 0.5 s',
       run: async () => {
         const { pool, url } = await freshPool(16)
-        const made = await boss(url)
+        const made = await boss(peers, url)
         return lag(
           (id) =>
             transaction(pool, (tx) => made.send('bench', { id, text }, { db: { executeSql: (sql: string, values?: unknown[]) => tx.query(sql, values) } })),
@@ -390,7 +393,7 @@ const lags: Group = {
       about: 'LISTEN and NOTIFY',
       run: async () => {
         const { pool } = await freshPool(20)
-        const { makeWorkerUtils, run } = await graphile()
+        const { makeWorkerUtils, run } = await graphile(peers)
         const utils = await makeWorkerUtils({ pgPool: pool, ...quiet })
         await utils.migrate()
         return lag(
