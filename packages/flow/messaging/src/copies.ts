@@ -47,6 +47,7 @@ export function createCopies({ publisher, topology, clock, suffix, dedupe }: Dep
   return {
     retry: (job, delayMs) => {
       const { message, partition, position } = job.delivery
+      const source = `${job.owned.source.topic}.${job.owned.epoch}.${partition}.${position}`
       const { topic, origin } = placeOf(job)
       const now = clock.now()
       const headers = {
@@ -55,8 +56,8 @@ export function createCopies({ publisher, topology, clock, suffix, dedupe }: Dep
         [header.failures]: String(job.failures),
         [header.firstFailureAt]: String(job.firstFailureAt ?? now),
       }
-      // Of this session: after a reset of the group the same failure comes again, and must not pass for the first one.
-      const once = dedupe ? { dedupeId: `${message.id}/retry/${job.failures}/${session}.${job.owned.epoch}.${partition}.${position}` } : {}
+      // Where it failed, and in which session: after a replay or a reset of the group the same count of failures comes again, and must not pass for the first one.
+      const once = dedupe ? { dedupeId: `${message.id}/retry/${job.failures}/${session}.${source}` } : {}
       return publisher.send(copyOf(message, retryTopic(topic, group), headers, { deliverAt: now + delayMs, ...once }))
     },
 

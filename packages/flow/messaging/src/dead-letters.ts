@@ -176,9 +176,10 @@ export function createDeadLetters({ driver, publisher, topology, clock, suffix }
   const resend = async (letter: DeadLetter, edit: ReplayOptions['edit']): Promise<PublishResult> => {
     const mended = edit?.(letter) ?? {}
     const { value = letter.value, headers = letter.headers, key = letter.key } = mended
+    if (!(value instanceof Uint8Array)) throw new TypeError(`replay: what edit gives as value must be a Uint8Array, got ${typeof value}`)
     const id = `${letter.id}/replay/${letter.letterId}/${letter.position}`
     const message = copyOf(
-      { ...letter, idStable: true, key, value },
+      { ...letter, idStable: true, key, value, tombstone: letter.tombstone && value.length === 0 },
       retryTopic(topic, group),
       { ...checkHeaders(headers), ...originHeaders(letter.origin), [header.replays]: String(letter.replays + 1) },
       driver.capabilities.dedupe ? { dedupeId: id } : {},

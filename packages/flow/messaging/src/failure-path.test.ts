@@ -1,6 +1,7 @@
 // What goes wrong while something has gone wrong already: none of it may end the process, lose a message or stop a subscription.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { deferred } from '#internal/abort'
 import { waitUntil } from '../../../../tests/kit/wait-until.ts'
 import { type Broker, createBroker } from './broker.ts'
 import { failPublish } from './faults.ts'
@@ -136,5 +137,62 @@ test('a replay that gets no answer sends nothing more, and says of every letter 
   )
   assert.equal(sent, 1)
   assert.equal(await letters.count(), 5)
+  await broker.close()
+})
+
+test('a replay that fails is retried, though its failures count from one again; after a reset too', async () => {
+  const broker = createBroker(memoryDriver())
+  await broker.createTopic('t', { partitions: 1, groups: ['g'] })
+  const ids = ['m0', 'm1', 'm2']
+  for (const id of ids) await broker.publish({ topic: 't', key: 'k', value, id })
+  const runs: string[] = []
+  const read = () =>
+    broker.subscribe('t', { group: 'g', order: 'none', retry: { maxAttempts: 3, initialDelayMs: 1, maxDelayMs: 1 } }, ({ id }) => {
+      runs.push(id)
+      if (id === 'm2') throw new Error('bad')
+    })
+  const letters = broker.deadLetters('t', 'g')
+  const failures = (): number => runs.filter((id) => id === 'm2').length
+  let subscription = await read()
+  await waitUntil(async () => (await letters.count()) === 1)
+  assert.equal(failures(), 3)
+  // The letter's copy in the private source now stands where the message first stood in the topic.
+  await letters.replay({ filter: () => true })
+  await waitUntil(async () => (await letters.count()) === 1)
+  assert.equal(failures(), 6)
+  await subscription.close()
+  await broker.resetGroup('t', 'g', { to: 'earliest' })
+  subscription = await read()
+  await waitUntil(async () => (await letters.count()) === 2)
+  assert.equal(failures(), 9)
+  await broker.close()
+})
+
+test('who was told that its message is not stored has no message stored, though its topic comes back', async () => {
+  const driver = memoryDriver()
+  const gate = deferred()
+  let slow = false
+  const broker = createBroker({
+    ...driver,
+    admin: {
+      ...driver.admin,
+      createTopic: async (...args) => {
+        if (slow) await gate.promise
+        return driver.admin.createTopic(...args)
+      },
+    },
+  })
+  await broker.publish({ topic: 't', value })
+  await driver.admin.deleteTopic('t')
+  slow = true
+  await assert.rejects(broker.publish({ topic: 't', value, id: 'late' }, { timeoutMs: 30 }), { code: /^ERR_MESSAGING_PUBLISH/ })
+  gate.resolve()
+  await waitUntil(async () => (await broker.listTopics()).length === 1)
+  await broker.publish({ topic: 't', value, id: 'next' })
+  const stored = await Promise.all([0, 1, 2, 3].map((partition) => broker.peek('t', { partition })))
+  assert.deepEqual(
+    stored.flat().map(({ id }) => id),
+    ['next'],
+  )
   await broker.close()
 })

@@ -270,9 +270,9 @@ export function memoryStore(options: MemoryStoreOptions = {}): MemoryStore {
     startOffset: (log, start, partition) => {
       if (start === 'earliest') return log.base
       if (start === 'latest') return log.next
-      if (start instanceof Date) return log.entries.find((entry) => entry.at >= start.getTime())?.offset ?? log.next
+      if (start instanceof Date) return log.entries.find((entry) => entry.message.timestamp >= start.getTime())?.offset ?? log.next
       const position = start.get(partition)
-      return position === undefined ? log.base : Math.max(log.base, Number(position))
+      return position === undefined ? log.base : Math.max(log.base, Math.min(log.next, Number(position)))
     },
     mark: (one, marks) => {
       for (const { letterId, mark, position } of marks) {

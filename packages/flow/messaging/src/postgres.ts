@@ -4,7 +4,7 @@ import { type Checks, checkOptions, having, integer, isBoolean, isClock, isFunct
 import type { SqlClient } from '#internal/sql'
 import { uuidv7 } from '#internal/uuid'
 import type { BrokerDriver, Capabilities, Consumption, Ownership } from './driver.ts'
-import { closedError, topicNotFound } from './errors.ts'
+import { closedError, errorText, topicNotFound } from './errors.ts'
 import { createAdmin, createLog, groupNotFound } from './postgres/admin.ts'
 import { createCatalog } from './postgres/catalog.ts'
 import { createConnection } from './postgres/connection.ts'
@@ -207,7 +207,14 @@ export function postgresDriver(options: PostgresDriverOptions): PostgresDriver {
     ping: async ({ signal }) => {
       assertOpen()
       const [row] = await connection.run<{ server: string; segments: number }>(sql.ping, [], { signal })
-      return { details: { server: row!.server, segments: row!.segments, listening: notifier.listening } }
+      return {
+        details: {
+          server: row!.server,
+          segments: row!.segments,
+          listening: notifier.listening,
+          ...(maintenance.failure !== undefined && { maintenance: errorText(maintenance.failure) }),
+        },
+      }
     },
 
     close: () =>

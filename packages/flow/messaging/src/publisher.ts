@@ -206,10 +206,13 @@ export function createPublisher(driver: BrokerDriver, options: PublisherOptions)
       guards.delete(guard)
     }
     if (missing.length === 0) return
-    // The topic was deleted behind our back: make it again, once.
-    for (const entry of missing) entry.state = 'queued'
+    // The topic was deleted behind our back: make it again, once. Who has its answer by then does not go out any more.
+    for (const entry of missing) if (entry.state === 'sent') entry.state = 'queued'
     await Promise.all([...new Set(missing.map((entry) => entry.message.topic))].map((topic) => topology.ensureTopic(topic))).catch(() => undefined)
-    await hand(missing, true)
+    await hand(
+      missing.filter((entry) => entry.state === 'queued'),
+      true,
+    )
   }
 
   const guards = new Set<{ until: number; limit: AbortController }>()

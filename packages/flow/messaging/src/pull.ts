@@ -89,6 +89,8 @@ export async function createPuller<T>(clock: Clock, subscribe: (handler: Handler
       let over = false
       void timer.then(() => (over = true))
       for (;;) {
+        // Before anything is taken: what is taken must reach the caller.
+        signal?.throwIfAborted()
         const batch: Pulled<T>[] = []
         while (batch.length < max && waiting.length > 0) {
           const one = waiting.shift()!
@@ -96,7 +98,6 @@ export async function createPuller<T>(clock: Clock, subscribe: (handler: Handler
         }
         if (batch.length > 0 || over || closed) {
           end.abort()
-          signal?.throwIfAborted()
           return batch
         }
         arrived = deferred()

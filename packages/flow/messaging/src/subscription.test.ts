@@ -319,6 +319,34 @@ test('suspects run one at a time, each start recorded before it, and the one bef
   assert.deepEqual(log, ['begin 0', 'run a', 'settle', 'begin 1', 'run b', ...log.slice(5)])
 })
 
+test('suspects of two partitions run one after the other, until one has run for long enough not to be what ends processes', async () => {
+  const running: string[] = []
+  const gates = new Map<string, () => void>()
+  const { hand, clock, owner } = await puppet(
+    ({ id }) => {
+      running.push(id)
+      return new Promise<void>((resolve) => gates.set(id, resolve))
+    },
+    { concurrency: 5, flushMs: 1 },
+  )
+  owner.assigned(1, 1)
+  await clock.advance(0)
+  await hand(0, ['a'], { suspect: true })
+  await hand(1, ['b'], { suspect: true })
+  await clock.advance(100)
+  assert.deepEqual(running, ['a'])
+  gates.get('a')!()
+  await clock.advance(100)
+  assert.deepEqual(running, ['a', 'b'])
+  await hand(0, ['c'], { suspect: true })
+  await clock.advance(4_000)
+  assert.deepEqual(running, ['a', 'b'])
+  await clock.advance(2_000)
+  assert.deepEqual(running, ['a', 'b', 'c'])
+  gates.get('b')!()
+  gates.get('c')!()
+})
+
 test('ten thousand handlers that return no promise do not use up the stack', async () => {
   let n = 0
   const { hand } = await puppet(() => void n++, { prefetch: 20_000, maxInFlight: 20_000, order: 'partition' })

@@ -75,6 +75,9 @@ const notSent = new Set(['ECONNREFUSED', 'ENOTFOUND', 'EAI_AGAIN', 'EHOSTUNREACH
 const passing = new Set(['08', '40', '53', '55', '57', '58'])
 const notYetIn = new Set(['28P01', '28000', '3D000', '53300', '57P03'])
 
+/** What ends a session rather than a statement. The severity would tell too, but in the server's language. */
+const ending = /^(08|57P)/
+
 function describe(error: unknown): MessagingError {
   if (error instanceof MessagingError) return error
   const { code, severity } = (typeof error === 'object' && error !== null ? error : {}) as { code?: unknown; severity?: unknown }
@@ -84,7 +87,7 @@ function describe(error: unknown): MessagingError {
   // Only what the server itself says has a severity.
   if (severity !== undefined) {
     const retryable = passing.has(state.slice(0, 2)) || state === '25006'
-    return new StatementError(message, { retryable, cause: error, executed: notYetIn.has(state) ? 'never' : severity === 'ERROR' ? 'no' : 'unknown' })
+    return new StatementError(message, { retryable, cause: error, executed: notYetIn.has(state) ? 'never' : ending.test(state) ? 'unknown' : 'no' })
   }
   const ended = /after calling end|Client was closed|PGlite is clos/i.test(text)
   const never = ended || notSent.has(state) || /trying to connect/.test(text)

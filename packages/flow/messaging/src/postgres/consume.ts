@@ -29,7 +29,10 @@ const pidOf = ({ reading }: Asked): number => reading.pid
 export async function listenOnly(deps: ConsumeDeps, topic: TopicEntry, owner: Ownership): Promise<Consumption> {
   const { connection, sql, heads } = deps
   const unwatch = heads.watch(topic.pids)
-  const rows = await connection.run<{ id: number; next: number }>(sql.heads, [`{${topic.pids.join(',')}}`])
+  const rows = await connection.run<{ id: number; next: number }>(sql.heads, [`{${topic.pids.join(',')}}`]).catch((error: unknown) => {
+    unwatch()
+    throw error
+  })
   const next = new Map(rows.map((row) => [row.id, row.next]))
   const readings = new Map<number, Reading>()
   topic.pids.forEach((pid, partition) => {

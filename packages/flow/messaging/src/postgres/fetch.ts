@@ -58,6 +58,8 @@ export function createFetch({ heads, readings, rows, check, over, held, touched 
   const toMessage = createReader()
   let reading: Promise<void> | undefined
   let lastBytes = 0
+  /** The caller was told of an outage, and not yet of its end. */
+  let failed = false
   let lastAverage = 0
 
   const read = async (asked: readonly Asked[]): Promise<void> => {
@@ -141,8 +143,18 @@ export function createFetch({ heads, readings, rows, check, over, held, touched 
         })
         continue
       }
+      if (failed && !heads.failing) {
+        // It works again, and the caller knows only that it did not.
+        failed = false
+        return []
+      }
       const pids = [...wants.keys()].map((partition) => readings.get(partition)?.pid).filter((pid) => pid !== undefined)
-      if ((await heads.wait(pids, over ? AbortSignal.any([signal, over]) : signal)) === 'news') continue
+      const why = await heads.wait(pids, over ? AbortSignal.any([signal, over]) : signal).catch((error: unknown) => {
+        failed = true
+        throw error
+      })
+      if (why === 'news') continue
+      if (why === 'recovered') failed = false
       check()
       return []
     }

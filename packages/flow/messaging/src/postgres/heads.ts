@@ -13,6 +13,8 @@ export interface Heads {
   stir(pid: number): void
   /** Polls for these partitions until the function it gives is called. */
   watch(pids: readonly number[]): () => void
+  /** Whether the last poll failed. */
+  readonly failing: boolean
   /** Waits for news of one of the partitions. Rejects when the poll fails, so that an outage shows; `recovered` when it works again. */
   wait(pids: Iterable<number>, signal: AbortSignal): Promise<'news' | 'recovered' | 'aborted'>
   /** Messages flow: look often. */
@@ -61,6 +63,8 @@ export function createHeads({ connection, sql, clock, pollMs, idlePollMs, listen
   let sleep: { until: number; nudge: AbortController } | undefined
   let failing = false
   let running = false
+  /** Somebody woke us during a poll, which may have looked too early. */
+  let woken = false
   let closed = false
 
   const learn = (pid: number, next: number): void => {
@@ -116,8 +120,9 @@ export function createHeads({ connection, sql, clock, pollMs, idlePollMs, listen
       await clock.sleep(Math.max(0, at - clock.monotonic()), { signal: mine.nudge.signal }).catch(() => undefined)
       sleep = undefined
       if (clock.monotonic() >= mine.until && watched.size > 0 && !closed) {
+        woken = false
         await poll()
-        at = nextPoll()
+        at = woken ? 0 : nextPoll()
       } else at = Math.min(at, nextPoll())
     }
     running = false
@@ -157,6 +162,9 @@ export function createHeads({ connection, sql, clock, pollMs, idlePollMs, listen
   const next = (pid: number): number => known.get(pid) ?? 0
 
   return {
+    get failing() {
+      return failing
+    },
     next,
     learn,
     stir,
@@ -190,10 +198,10 @@ export function createHeads({ connection, sql, clock, pollMs, idlePollMs, listen
       replan()
     },
     wake: () => {
-      if (sleep) {
-        sleep.until = 0
-        sleep.nudge.abort()
-      }
+      woken = true
+      if (!sleep) return
+      sleep.until = 0
+      sleep.nudge.abort()
     },
     close: () => {
       closed = true

@@ -17,6 +17,8 @@ export interface Maintenance {
   idle(): void
   /** One turn, now unless another process had one just before: true when there is more to do. */
   turn(): Promise<boolean>
+  /** Why the last turn failed, if it did. */
+  readonly failure: unknown
   close(): void
 }
 
@@ -28,12 +30,14 @@ const graceMs = 60_000
 export function createMaintenance({ connection, sql, clock, segmentBytes, segmentAgeMs, onRemovedUnread }: MaintenanceOptions): Maintenance {
   const stop = new AbortController()
   let planned = false
+  let failure: unknown
   let last = clock.monotonic()
 
   const turn = async (): Promise<boolean> => {
     last = clock.monotonic()
     const values = [everyMs * 0.8, segmentBytes, segmentAgeMs, graceMs].map(String)
     const [row] = await connection.run<{ done: string | null }>(sql.maintain, values)
+    failure = undefined
     if (!row?.done) return false
     const { again, removed } = JSON.parse(row.done) as { again: boolean; removed: { topic: string; count: number }[] }
     for (const { topic, count } of removed) if (count > 0) onRemovedUnread?.(topic, count)
@@ -45,8 +49,9 @@ export function createMaintenance({ connection, sql, clock, segmentBytes, segmen
     try {
       await clock.sleep(waitMs, { signal: stop.signal, background: true })
       while (!stop.signal.aborted && (await turn()));
-    } catch {
-      // Tried again at the next touch; an outage shows elsewhere.
+    } catch (error) {
+      // Tried again at the next touch.
+      failure = stop.signal.aborted ? undefined : error
     } finally {
       planned = false
     }
@@ -60,6 +65,9 @@ export function createMaintenance({ connection, sql, clock, segmentBytes, segmen
       if (!planned && !stop.signal.aborted && clock.monotonic() - last >= idleMs) void run(0)
     },
     turn,
+    get failure() {
+      return failure
+    },
     close: () => stop.abort(new Error('closed')),
   }
 }

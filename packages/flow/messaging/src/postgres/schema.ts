@@ -17,7 +17,7 @@ export function quoteSchema(schema: string): string {
 
 /**
  * The tables as SQL text, for a migration tool; `setup: 'create'` runs the same text. The role that publishes and consumes needs USAGE on the schema, SELECT, INSERT, UPDATE,
- * DELETE and TRUNCATE on its tables, and EXECUTE on its function.
+ * DELETE and TRUNCATE on its tables, and EXECUTE on its functions.
  */
 export function schema(options: { schema?: string } = {}): string {
   checkOptions('schema', options, { schema: isString })

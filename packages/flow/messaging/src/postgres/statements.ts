@@ -145,7 +145,7 @@ function startOffset(s: string): string {
   return `CROSS JOIN LATERAL (SELECT coalesce(CASE $3::text
   WHEN 'earliest' THEN ${first}
   WHEN 'time' THEN (SELECT m."offset" FROM ${s}.messages m WHERE m.pid = p.id AND m."offset" >= p.low AND m.ts >= $4::text::float8 ORDER BY m."offset" LIMIT 1)
-  WHEN 'positions' THEN greatest(${first}, least(p.next, ($5::text::json ->> p.partition::text)::bigint))
+  WHEN 'positions' THEN greatest(${first}, least(p.next, coalesce(($5::text::json ->> p.partition::text)::bigint, 0)))
   END, p.next) AS at) start`
 }
 
