@@ -2,7 +2,9 @@ import assert from 'node:assert/strict'
 import type { Socket } from 'node:net'
 import { test } from 'node:test'
 import { openDatabase as openTestDatabase } from '@core-backend/testkit/postgres'
-import { openDatabase } from './database.ts'
+import { tcpProxy } from '@core-backend/testkit/tcp-proxy'
+import { waitUntil } from '@core-backend/testkit/wait-until'
+import { isUnavailable, openDatabase } from './database.ts'
 
 test('statements of a turn leave in one write, BEGIN among them, and each gets its own answer', async (t) => {
   const test = await openTestDatabase('pg18')
@@ -41,4 +43,36 @@ test('statements of a turn leave in one write, BEGIN among them, and each gets i
     { code: '22012' },
   )
   assert.deepEqual((await db.query('SELECT 1 AS n')).rows, [{ n: 1 }])
+})
+
+test('a connection that goes silent fails what waits for it, and the server gives its locks free', async (t) => {
+  const test = await openTestDatabase('pg18')
+  const proxy = await tcpProxy(Number(new URL(test.url!).port))
+  const db = openDatabase(Object.assign(new URL(test.url!), { port: String(proxy.port) }).href, { name: 'test', silenceMs: 2_000 })
+  t.after(async () => {
+    await proxy.close()
+    await db.close()
+    await test.close()
+  })
+  const failures: unknown[] = []
+  const note = (error: unknown): void => void failures.push(error)
+  ;(await db.pool.connect()).release()
+  const transaction = db.transaction(async (tx) => {
+    await tx.query('SELECT pg_advisory_xact_lock(1)')
+    proxy.stall('both')
+    await tx.query('SELECT 1')
+  })
+  transaction.catch(note)
+  await waitUntil(() => failures.length === 1, { what: 'the transaction' })
+  await waitUntil(async () => (await test.client.query('SELECT pg_try_advisory_lock(1) AS free')).rows[0]?.['free'] === true, { what: 'the lock' })
+
+  proxy.pass()
+  const client = await db.pool.connect()
+  proxy.stall('both')
+  client.release()
+  db.query('SELECT 1').catch(note)
+  await waitUntil(() => failures.length === 2, { what: 'the statement' })
+  assert.ok(failures.every(isUnavailable), String(failures))
+  proxy.pass()
+  await waitUntil(() => db.query('SELECT 1').catch(() => undefined), { what: 'an answer' })
 })

@@ -18,13 +18,16 @@ export interface DatabaseOptions {
   name: string
   /** Connections at most. @default 16 */
   max?: number
+  /** Patience with a connection that says nothing, ms: here for an answer, at the server for the next statement of a transaction, whose locks it gives free. @default 30_000 */
+  silenceMs?: number
   /** Is handed whatever asks the server, to see how it ends. */
   watch?: <T>(statement: Promise<T>) => Promise<T>
 }
 
 /** Opens nothing before the first query. Survives the server's restarts: what fails meanwhile fails alone. */
-export function openDatabase(url: string, { name, max = 16, watch = (statement) => statement }: DatabaseOptions): Database {
-  const config = { connectionString: url, application_name: name, max, pipeline: true, connectionTimeoutMillis: 5_000, keepAlive: true }
+export function openDatabase(url: string, { name, max = 16, silenceMs = 30_000, watch = (statement) => statement }: DatabaseOptions): Database {
+  const patience = { connectionTimeoutMillis: 5_000, query_timeout: silenceMs, idle_in_transaction_session_timeout: silenceMs }
+  const config = { connectionString: url, application_name: name, max, pipeline: true, keepAlive: true, ...patience }
   const pool = new Pool(config)
   // Without these, a connection that the server cuts would end the process: the first for idle ones, the second for those in use.
   pool.on('error', () => {})
