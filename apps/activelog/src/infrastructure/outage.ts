@@ -10,11 +10,14 @@ export interface Outage {
 }
 
 export interface OutageOptions {
-  /** At least, between two lines that it is away. @default 30_000 */
+  /** At least, between two lines that it is still away. @default 30_000 */
   everyMs?: number
   /** Monotonic, ms. @default performance.now */
   now?: () => number
 }
+
+/** A server of which only some connections fail comes and goes with every statement: between two outages that are told this long passes at least. */
+const apartMs = 1_000
 
 /** Of the database at `url`. */
 export function watchOutage(url: string, logger: Logger, { everyMs = 30_000, now = () => performance.now() }: OutageOptions = {}): Outage {
@@ -33,7 +36,7 @@ export function watchOutage(url: string, logger: Logger, { everyMs = 30_000, now
     told.add(error as object)
     begunAtLastFailure = begun
     if (failures++ === 0) since = now()
-    if (now() < toldAt + everyMs) return
+    if (now() < toldAt + (known ? everyMs : apartMs)) return
     const { code, message } = error as { code?: string; message: string }
     logger.warn(
       { code, host, port, reason: message, failures, awayMs: Math.round(now() - since) },
