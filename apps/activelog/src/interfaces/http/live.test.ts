@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { setImmediate } from 'node:timers/promises'
 import { waitUntil } from '@core-backend/testkit/wait-until'
 import { newActivity } from '../../domain/activity.ts'
 import { createLive, type Live, type LiveEvent } from './live.ts'
@@ -94,6 +95,25 @@ test('what was missed is read page by page', async () => {
       got,
       stored.map(({ id }) => id),
     )
+  })
+})
+
+test('a reader who leaves while the missed events are read ends the reading', async () => {
+  const stored = Array.from({ length: 1_234 }, (_, n) => event(20_000 + n))
+  const gate = Promise.withResolvers<void>()
+  let pages = 0
+  const live = createLive({
+    async recorded(_, from, limit) {
+      pages++
+      await gate.promise
+      return stored.filter(({ id }) => id >= from).slice(0, limit)
+    },
+  })
+  await using(live, async () => {
+    await read(live.open('acme', event(15_000).id)).cancel()
+    gate.resolve()
+    await setImmediate() // every turn of the reading would be over
+    assert.equal(pages, 1)
   })
 })
 

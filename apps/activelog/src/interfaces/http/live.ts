@@ -97,6 +97,7 @@ export function createLive({ recorded, heartbeatMs = 15_000, keep = 1_000 }: Liv
               for await (const event of missed(tenant, lastEventId)) {
                 sent.add(event.id)
                 write(frame(event))
+                if (!listeners.has(listener)) return
               }
               for (const event of waiting ?? []) if (!sent.has(event.id)) write(frame(event))
               waiting = undefined
