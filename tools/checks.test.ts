@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { chmodSync, cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { after, before, test } from 'node:test'
@@ -175,4 +175,26 @@ for (const [name, file, edit, fault] of broken)
 
 test('every check has been broken', async () => {
   assert.deepEqual([...(await loadChecks()).keys()].toSorted(), [...new Set(broken.map(([name]) => name))].toSorted())
+})
+
+test('CI stops the servers that it started, also where others were stopped before, and leaves those that were up', async () => {
+  const folder = join(root, 'ci')
+  cpSync(join(repository, '.ci/run'), join(folder, '.ci/run'))
+  const program = (file: string, text: string): void => {
+    put(`ci/${file}`, `#!/bin/sh\n${text}\n`)
+    chmodSync(join(folder, file), 0o755)
+  }
+  program('scripts/services', 'echo "$1" >> calls')
+  program('bin/npm', '')
+  const env = { PATH: `${join(folder, 'bin')}:${process.env['PATH']}` }
+  for (const [addresses, calls] of [
+    ['[]\n', 'up\ndown\n'],
+    ['[\n  {\n    "name": "redis"\n  }\n]\n', 'up\n'],
+  ] as const) {
+    put('ci/.services/addresses.json', addresses)
+    put('ci/calls', '')
+    const { ok, output } = await run(join(folder, '.ci/run'), [], { cwd: folder, env })
+    assert.ok(ok, output)
+    assert.equal(readFileSync(join(folder, 'calls'), 'utf8'), calls)
+  }
 })
