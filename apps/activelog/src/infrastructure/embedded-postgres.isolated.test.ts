@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { spawn, spawnSync } from 'node:child_process'
-import { chmodSync, chownSync, cpSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { chmodSync, chownSync, cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -169,6 +169,19 @@ test('a killed server comes back on the same port by crash recovery while the ap
     assert.equal(server.port, port)
     assert.deepEqual(told, ['PostgreSQL stopped, starting it again', 'PostgreSQL is back'])
   })
+})
+
+test('kill -9 of the application in the middle of its first start: the next one makes a cluster of its own beside what still runs', async () => {
+  const young = folder()
+  const app = startProgram(fixture, { args: [young] })
+  // Or made already, where this process was slow to look.
+  await waitUntil(() => readdirSync(young).some((name) => name.startsWith('cluster') && existsSync(join(young, name, 'base'))))
+  await app.close()
+  await using({ dataDir: young }, async (server) => assert.deepEqual(await query(server, 'SELECT 1'), [1]))
+  assert.equal(
+    readdirSync(young).some((name) => name.startsWith('cluster.new')),
+    false,
+  )
 })
 
 test('application and server killed together: the next start recovers', async () => {

@@ -1,7 +1,7 @@
 import type { ChildProcess } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { closeSync, existsSync, openSync, readFileSync, rmSync, statSync } from 'node:fs'
-import { chown, mkdir, open, readFile, realpath, rename, rm, stat, writeFile } from 'node:fs/promises'
+import { chown, mkdir, mkdtemp, open, readdir, readFile, realpath, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { dirname, join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -160,11 +160,13 @@ function unwritable(dataDir: string, error: unknown): EmbeddedPostgresError {
   )
 }
 
-/** Made aside and renamed, so that a kill in the middle leaves no half cluster behind. */
+/**
+ * Made aside and renamed, so that a kill in the middle leaves no half cluster behind. `initdb` outlives that kill for a while: the folder has a name that no
+ * other start takes.
+ */
 async function initialise(account: Account, dataDir: string, cluster: string, signal: AbortSignal | undefined): Promise<void> {
-  const fresh = `${cluster}.new`
-  await rm(fresh, { recursive: true, force: true })
-  await mkdir(fresh, { mode: 0o700 })
+  for (const name of await readdir(dataDir)) if (name.startsWith('cluster.new')) await rm(join(dataDir, name), { recursive: true, force: true, maxRetries: 10 })
+  const fresh = await mkdtemp(`${cluster}.new-`)
   account.own(fresh)
   const log = openSync(join(dataDir, 'initdb.log'), 'w')
   account.own(join(dataDir, 'initdb.log'))
