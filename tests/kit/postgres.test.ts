@@ -21,6 +21,11 @@ for (const [flavour, server] of Object.entries(needs) as [Flavour, ServiceName |
         throw new Error('no')
       })
       await assert.rejects(failing, { message: 'no' })
+      const hiding = db.transaction(async (tx) => {
+        await tx.query('INSERT INTO t VALUES (3)')
+        await tx.query('SELECT 1 / 0').catch(() => undefined)
+      })
+      await assert.rejects(hiding)
       assert.deepEqual((await db.client.query('SELECT n FROM t')).rows, [{ n: 1 }])
       if (unlisten) {
         await db.client.query(`SELECT pg_notify('news', 'hello')`)

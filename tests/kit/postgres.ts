@@ -102,7 +102,8 @@ export async function inTransaction<T>(pool: Pool, fn: (tx: Transaction) => Prom
   try {
     await client.query('BEGIN')
     const result = await fn(client)
-    await client.query('COMMIT')
+    const { command } = await client.query('COMMIT')
+    if (command !== 'COMMIT') throw new Error(`A statement of the transaction failed, so COMMIT was a ${command}`)
     return result
   } catch (error) {
     await client.query('ROLLBACK').catch((rollback: Error) => (broken = rollback))

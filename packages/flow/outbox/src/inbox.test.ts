@@ -78,6 +78,38 @@ describe('on PostgreSQL', () => {
     )
   })
 
+  test('a handler that hides a failed statement fails all the same, also when the adapter does not look at what COMMIT answered', async () => {
+    const { inbox, outbox, database, db } = await open()
+    const careless = async <T>(fn: (tx: Transaction) => Promise<T>): Promise<T> => {
+      const client = await database.pool!.connect()
+      try {
+        await client.query('BEGIN')
+        return await fn(client)
+      } finally {
+        await client.query('COMMIT')
+        client.release()
+      }
+    }
+    const hiding = async (tx: Transaction): Promise<void> => {
+      await outbox.add(tx, message('k', 'effect'))
+      await tx.query('SELECT 1 / 0').catch(() => undefined)
+    }
+    const { run, runTogether } = inbox.runner(careless)
+    const aborted = { code: '25P02' }
+    await assert.rejects(run({ id: 'm' }, 'h', hiding), aborted)
+    await assert.rejects(runTogether({ id: 'm' }, ['h'], hiding), aborted)
+    await assert.rejects(inbox.middleware(careless, { handler: 'h' })((_, ctx) => hiding(ctx.tx))({ id: 'm' }, {}), aborted)
+    await database.transaction(async (tx) => {
+      await assert.rejects(
+        inbox.once(tx, 'm', 'h', () => hiding(tx)),
+        aborted,
+      )
+      await outbox.add(tx, message('k', 'the transaction can go on'))
+    })
+    assert.equal((await outbox.counts(db)).pending, 1)
+    assert.equal((await run({ id: 'm' }, 'h', async () => 0)).duplicate, false)
+  })
+
   test('every message delivered three times, by eight at once: each effect once', async () => {
     const { inbox, transaction, db, schema } = await open()
     await db.query(`CREATE TABLE ${schema}.effect (message text, handler text)`)

@@ -35,13 +35,13 @@ export interface InboxOptions<M extends InboxMessage = InboxMessage> {
 /** Whether `fn` ran, and what it gave. */
 export type Once<T> = { duplicate: false; value: T } | { duplicate: true }
 
-/**
- * Runs a function in a transaction that commits when it resolves and rolls back when it throws. Must reject when nothing was committed: after a statement that failed,
- * PostgreSQL answers COMMIT with ROLLBACK, as a result and not as an error.
- */
+/** Runs a function in a transaction that commits when it resolves and rolls back when it throws. Rejects when it cannot commit. */
 export type RunTransaction = <T>(fn: (tx: Transaction) => Promise<T>) => Promise<T>
 
-/** The inbox with a transaction of its own for each run: what an event processor takes as its inbox. */
+/**
+ * The inbox with a transaction of its own for each run: what an event processor takes as its inbox. When `fn` hides that a statement failed, PostgreSQL would answer COMMIT with
+ * ROLLBACK, as a result and not as an error: the run rejects with the server's 25P02 instead.
+ */
 export interface InboxRunner<M extends InboxMessage = InboxMessage> {
   run<T>(message: M, handler: string, fn: (tx: Transaction) => Promise<T>): Promise<Once<T>>
   /** Several handlers in one transaction: `fn` gets the names of those that have not handled the message, and is not called when all have. */
@@ -122,9 +122,11 @@ export function createInbox<M extends InboxMessage = InboxMessage>(options: Inbo
     fn: (tx: Transaction, handlers: readonly string[]) => Promise<T>,
   ): Promise<Once<T>> => {
     checkCall(message, handlers, fn)
-    return transaction((tx) => {
+    return transaction(async (tx) => {
       assertTransaction(tx)
-      return attempt(tx, message, handlers, fn)
+      const once = await attempt(tx, message, handlers, fn)
+      await store.alive(tx)
+      return once
     })
   }
 

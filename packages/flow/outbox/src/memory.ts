@@ -220,6 +220,7 @@ export function memoryStore(options: { clock?: Clock; partitions?: number } = {}
 
   const inbox: InboxStore = {
     schema: () => '',
+    alive: () => Promise.resolve(),
     async nested(tx, fn) {
       const pending = pendingOf(tx)
       const [rowsBefore, recordsBefore] = [pending.rows.length, pending.records.length]

@@ -100,7 +100,7 @@ const rows: Record<string, readonly Row[]> = {
     [() => createInbox({ clockSkewMs: Number.NaN }), 'RangeError: createInbox: clockSkewMs must be a number of at least 0, got NaN'],
     [
       () => createInbox(any({ store: memory.outbox })),
-      'TypeError: createInbox: store must be an object with nested(), record(), sweep(), got { rows, leases, queue }',
+      'TypeError: createInbox: store must be an object with alive(), nested(), record(), sweep(), got { rows, leases, queue }',
     ],
     [bare(inbox.once), 'TypeError: The transaction must be an object with query(), got undefined'],
     [once(), 'TypeError: The message must be an object with id, or its id, got undefined'],

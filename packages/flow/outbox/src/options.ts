@@ -94,7 +94,7 @@ export const inboxChecks: Checks<InboxOptions> = {
   clockSkewMs: number(0),
   allowOld: isBoolean,
   messageId: isFunction,
-  store: having('nested', 'record', 'sweep'),
+  store: having('alive', 'nested', 'record', 'sweep'),
 }
 
 export const handlerChecks: Checks<{ handler: unknown }> = { handler: isString }

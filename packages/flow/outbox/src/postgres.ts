@@ -329,18 +329,19 @@ export function postgresInbox(options: { schema: string; table: string }): Inbox
   return {
     schema: () => inboxSchema(names),
 
+    alive: (tx) => tx.query('SELECT 1'),
+
     async nested(tx, fn) {
       await tx.query('SAVEPOINT core_backend_inbox')
-      let result
       try {
-        result = await fn()
+        const result = await fn()
+        await tx.query('RELEASE SAVEPOINT core_backend_inbox') // Refused when a statement failed and fn said nothing of it.
+        return result
       } catch (error) {
         await tx.query('ROLLBACK TO SAVEPOINT core_backend_inbox')
         await tx.query('RELEASE SAVEPOINT core_backend_inbox')
         throw error
       }
-      await tx.query('RELEASE SAVEPOINT core_backend_inbox')
-      return result
     },
 
     async record(tx, messageId, handlers, timestamp, retentionMs) {

@@ -151,6 +151,8 @@ export interface OutboxStore {
 /** Where an inbox lives. */
 export interface InboxStore {
   schema(): string
+  /** Rejects when a statement of the transaction has failed, so that it can only roll back. */
+  alive(tx: Transaction): Promise<unknown>
   /** Runs `fn` so that what it did in the transaction is undone when it throws, and the transaction can go on. */
   nested<T>(tx: Transaction, fn: () => Promise<T>): Promise<T>
   /**
