@@ -57,6 +57,26 @@ export const inboxCases: readonly ContractCase[] = [
     equal(await h.transaction((tx) => h.inbox.once(tx, 'n', 'a', async () => 'ran')), { duplicate: false, value: 'ran' }, 'after a rollback')
   }),
 
+  define('calls of one transaction at the same time do not undo each other, and one may stand within another', async (h) => {
+    await h.transaction(async (tx) => {
+      const call = (id: string, fails: boolean): Promise<unknown> =>
+        h.inbox
+          .once(tx, id, 'a', async () => {
+            await systemClock.sleep(2)
+            await h.inbox.once(tx, `${id} within`, 'a', () => h.outbox.add(tx, message('k', id)))
+            if (fails) throw new Error('handler')
+          })
+          .catch(() => undefined)
+      await Promise.all([call('m', true), call('n', false), call('o', true), call('p', false)])
+    })
+    const again = async (id: string): Promise<boolean> => (await h.transaction((tx) => h.inbox.once(tx, id, 'a', async () => 0))).duplicate
+    for (const [id, duplicate] of Object.entries({ m: false, n: true, o: false, p: true })) {
+      equal(await again(id), duplicate, id)
+      equal(await again(`${id} within`), duplicate, `within ${id}`)
+    }
+    equal((await h.outbox.counts(h.db)).pending, 2, 'effects')
+  }),
+
   define(
     'of concurrent duplicates one runs; when it fails, the next',
     async (h) => {

@@ -142,6 +142,7 @@ const broken: Record<string, [caught: RegExp, store: Parameters<typeof memoryHar
     inbox((sound) => ({ record: (tx, id, _, at, retentionMs) => sound.record(tx, id, ['one'], at, retentionMs) })),
   ],
   'keeps the effects of a handler that threw': [/^a handler that throws/, inbox(() => ({ nested: (_, fn) => fn() }))],
+  'keeps the effects of one of several handlers that threw': [/^calls of one transaction/, inbox(() => ({ nested: (_, fn) => fn() }))],
   'takes a concurrent duplicate for handled': [
     /^of concurrent duplicates/,
     inbox((sound) => {

@@ -1,3 +1,4 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
 import { type SqlClient, type Transaction, assertTransaction } from '#internal/sql'
 import { checkOptions, isFunction, isString, shown } from '#internal/options'
 import { InboxTooOldError, InboxUnstableIdError } from './errors.ts'
@@ -54,7 +55,7 @@ type Next<M, C> = (message: M, ctx: C) => Promise<void>
 export interface Inbox<M extends InboxMessage = InboxMessage> {
   /**
    * Runs `fn` unless this handler has already handled this message; the effect and the record commit together. A concurrent duplicate waits for
-   * the first to end. When `fn` throws, what it did is undone, the record with it, and the transaction can go on.
+   * the first to end. When `fn` throws, what it did is undone, the record with it, and the transaction can go on. Calls of one transaction run in turn.
    * Throws `InboxTooOldError`, `InboxUnstableIdError`, `OutboxSchemaError` when the table is not there, `TypeError` for a pool; the server refuses it outside a transaction (25P01).
    */
   once<T>(tx: Transaction, message: M | string, handler: string, fn: (tx: Transaction) => Promise<T>): Promise<Once<T>>
@@ -72,6 +73,27 @@ export interface Inbox<M extends InboxMessage = InboxMessage> {
 }
 
 const sweepRows = 10_000
+
+interface Scope {
+  tx: Transaction
+  outer: Scope | undefined
+}
+
+const scopes = new AsyncLocalStorage<Scope>()
+/** The last call of a transaction, or of the call of `once` that it is made in. */
+const last = new WeakMap<Transaction | Scope, Promise<unknown>>()
+
+/** Savepoints are a stack: of two that overlap, the one that fails would undo what the other did. One within another does not wait for it. */
+function inTurn<T>(tx: Transaction, fn: () => Promise<T>): Promise<T> {
+  const current = scopes.getStore()
+  let around = current
+  while (around && around.tx !== tx) around = around.outer
+  const run = (): Promise<T> => scopes.run({ tx, outer: current }, fn)
+  const before = last.get(around ?? tx)
+  const turn = before ? before.then(run, run) : run()
+  last.set(around ?? tx, turn)
+  return turn
+}
 
 /** An inbox: which handler has handled which message. Opens nothing and holds nothing. */
 export function createInbox<M extends InboxMessage = InboxMessage>(options: InboxOptions<M> = {}): Inbox<M> {
@@ -111,7 +133,7 @@ export function createInbox<M extends InboxMessage = InboxMessage>(options: Inbo
   async function once<T>(tx: Transaction, message: M | string, handler: string, fn: (tx: Transaction) => Promise<T>): Promise<Once<T>> {
     assertTransaction(tx)
     checkCall(message, [handler], fn)
-    return store.nested(tx, () => attempt(tx, message, [handler], fn))
+    return inTurn(tx, () => store.nested(tx, () => attempt(tx, message, [handler], fn)))
   }
 
   /** A transaction of its own needs no savepoint. */
