@@ -3,8 +3,8 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { createEventProcessor, createWorker, defineEvent, eventPublisher, type MessagePublisher, type MessageSubscriber } from '@core-backend/events'
 import { spyPublisher } from '@core-backend/events/testing'
-import { type Broker, createBroker, memoryDriver } from '@core-backend/messaging'
-import { createInbox, createOutbox, relay, type RelayPublisher } from '@core-backend/outbox'
+import { type Broker, createBroker, type HandlerContext, memoryDriver, type Message, type Middleware } from '@core-backend/messaging'
+import { createInbox, createOutbox, memoryStore, relay, type RelayPublisher } from '@core-backend/outbox'
 import { PGlite } from '@electric-sql/pglite'
 import pg from 'pg'
 import { z } from 'zod'
@@ -20,6 +20,7 @@ test('what one package gives is what the other takes, by shape', () => {
     createEventProcessor({ inbox: createInbox().runner((fn) => lite.transaction((tx) => fn(tx))) }),
     relay({ db: pool, outbox: createOutbox(), publisher: broker }),
     relay({ db: lite, outbox: createOutbox(), publisher: broker }),
+    createInbox().middleware((fn) => lite.transaction((tx) => fn(tx)), { handler: 'h' }) satisfies Middleware,
     spyPublisher(),
     // @ts-expect-error a pool is no transaction: each statement would be one of its own
     createOutbox().publisher(pool),
@@ -67,4 +68,27 @@ test('a change, its event, the relay, the broker and a handler whose effect happ
   await worker.stop()
   await broker.close()
   await db.close()
+})
+
+test("behind the inbox's middleware a handler has the broker's whole context, and the transaction", async () => {
+  const memory = memoryStore()
+  const outbox = createOutbox({ store: memory.outbox })
+  const broker = createBroker(memoryDriver())
+  const once = createInbox({ store: memory.inbox }).middleware<Message<Uint8Array>, HandlerContext>(memory.transaction, { handler: 'h' })
+  const seen: unknown[] = []
+  await broker.subscribe(
+    'walks',
+    { group: 'stats' },
+    once(async (_, ctx) => {
+      await outbox.add(ctx.tx, { topic: 'effects', value: new Uint8Array() })
+      seen.push(ctx.attempt, ctx.signal.aborted)
+      ctx.skip()
+    }),
+  )
+  for (let delivery = 1; delivery <= 2; delivery++) await broker.publish({ id: 'w1', topic: 'walks', value: new Uint8Array() })
+  await waitUntil(() => broker.stats().acked + broker.stats().skipped === 2)
+  assert.deepEqual(seen, [1, false])
+  assert.equal(broker.stats().skipped, 1)
+  assert.equal((await outbox.counts(memory)).pending, 1)
+  await broker.close()
 })

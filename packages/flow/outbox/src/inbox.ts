@@ -49,7 +49,7 @@ export interface InboxRunner<M extends InboxMessage = InboxMessage> {
   runTogether<T>(message: M, handlers: readonly string[], fn: (tx: Transaction, handlers: readonly string[]) => Promise<T>): Promise<Once<T>>
 }
 
-type Next<M, C> = (message: M, ctx: C) => Promise<void>
+type Next<M, C> = (message: M, ctx: C) => unknown
 
 /** Remembers which handler has handled which message. */
 export interface Inbox<M extends InboxMessage = InboxMessage> {
@@ -61,11 +61,14 @@ export interface Inbox<M extends InboxMessage = InboxMessage> {
   once<T>(tx: Transaction, message: M | string, handler: string, fn: (tx: Transaction) => Promise<T>): Promise<Once<T>>
   /** `once` in a transaction of its own. */
   runner(transaction: RunTransaction): InboxRunner<M>
-  /** Handlers behind it run once a message, in a transaction of their own, which they find as `ctx.tx`. A duplicate is not handed on. */
+  /**
+   * Handlers behind it run once a message, in a transaction of their own, which it sets as `ctx.tx`. A duplicate is not handed on.
+   * For another run throw: a handler that returns has handled the message, whatever it asked of a broker meanwhile.
+   */
   middleware<Message extends M, C extends object>(
     transaction: RunTransaction,
     options: { handler: string },
-  ): (next: Next<Message, C & { tx: Transaction }>) => Next<Message, C>
+  ): (next: Next<Message, C & { tx: Transaction }>) => (message: Message, ctx: C) => Promise<void>
   /** One SQL command that makes the table; may be run again, and by several processes at once. */
   schema(): string
   /** Deletes the records that are no longer needed, in steps. To be run now and then. Returns how many. */
@@ -165,7 +168,7 @@ export function createInbox<M extends InboxMessage = InboxMessage>(options: Inbo
       isFunction(transaction, 'middleware: transaction')
       checkOptions('middleware', options, handlerChecks, ['handler'])
       return (next) => async (message, ctx) => {
-        await alone(transaction, message, [options.handler], (tx) => next(message, { ...ctx, tx }))
+        await alone(transaction, message, [options.handler], async (tx) => next(message, Object.assign(ctx, { tx })))
       }
     },
     schema: store.schema,
