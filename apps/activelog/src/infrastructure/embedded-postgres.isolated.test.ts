@@ -94,6 +94,8 @@ test('a folder without a password gets one before it listens again, and keeps it
     assert.deepEqual(await query(server, 'SELECT text FROM kept'), ['six'])
     await assert.rejects(query({ url: withoutPassword(server.url) }, 'SELECT 1'), /password/)
   })
+  rmSync(join(open, 'cluster'), { recursive: true })
+  await using({ dataDir: open }, async (server) => assert.deepEqual(await query(server, 'SELECT 1'), [1], 'a cluster that was deleted is made anew'))
 })
 
 test('closing twice is fine, exited settles without an error and the folder is free', async () => {

@@ -180,6 +180,8 @@ async function initialise(account: Account, dataDir: string, cluster: string, si
   signal?.removeEventListener('abort', abort)
   signal?.throwIfAborted()
   if (child.exitCode !== 0) throw failure(readFileSync(join(dataDir, 'initdb.log'), 'utf8'))
+  // The password of a cluster that was deleted would keep this one from getting its own.
+  await rm(passwordFileOf(dataDir), { force: true })
   await rename(fresh, cluster)
 }
 
