@@ -74,7 +74,7 @@ test("behind the inbox's middleware a handler has the broker's whole context, an
   const memory = memoryStore()
   const outbox = createOutbox({ store: memory.outbox })
   const broker = createBroker(memoryDriver())
-  const once = createInbox({ store: memory.inbox }).middleware<Message<Uint8Array>, HandlerContext>(memory.transaction, { handler: 'h' })
+  const once = createInbox({ store: memory.inbox }).middleware<Message, HandlerContext>(memory.transaction, { handler: 'h' })
   const seen: unknown[] = []
   await broker.subscribe(
     'walks',

@@ -64,7 +64,7 @@ test('a connection that goes silent fails what waits for it, and the server give
   })
   transaction.catch(note)
   await waitUntil(() => failures.length === 1, { what: 'the transaction' })
-  await waitUntil(async () => (await test.client.query('SELECT pg_try_advisory_lock(1) AS free')).rows[0]?.['free'] === true, { what: 'the lock' })
+  await waitUntil(async () => ((await test.client.query('SELECT pg_try_advisory_lock(1) AS free')).rows as { free: boolean }[])[0]!.free, { what: 'the lock' })
 
   proxy.pass()
   const client = await db.pool.connect()
