@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict'
 import { describe, test, type TestContext } from 'node:test'
-import { waitUntil } from '../../../../tests/kit/wait-until.ts'
 import { failing, memoryHarness, message, testBroker, textOf, virtualClock } from './harness.test.ts'
 import { createOutbox, memoryStore, relay, type Alarm, type Relay, type RelayOptions } from './index.ts'
 
@@ -346,13 +345,17 @@ describe('life', () => {
   })
 
   test('a relay that was never started closes too; one that is started twice is started once', async (t) => {
-    const memory = memoryStore()
-    const unstarted = relay({ db: memory, outbox: createOutbox({ store: memory.outbox }), publisher: testBroker() })
+    const db = memoryStore()
+    const unstarted = relay({ db, outbox: createOutbox({ store: db.outbox }), publisher: testBroker() })
     await unstarted.close()
-    const { moving, add, pending } = await setup(t, testBroker())
+    const broker = testBroker()
+    const { clock, memory, moving, add } = await setup(t, broker, { leaseMs: 300 })
     await moving.start()
+    const renew = t.mock.method(memory.outbox.leases, 'renew')
     await add(message('k', '1'))
-    void pending
+    await clock.advance(1_050)
+    assert.deepEqual(broker.texts(), ['1'])
+    assert.equal(renew.mock.callCount(), 10, 'one renewal every third of a lease')
   })
 
   test('waking by NOTIFY needs somebody who listens', () => {
@@ -361,13 +364,23 @@ describe('life', () => {
   })
 
   test('a partition is handed over without a message being sent twice', async (t) => {
-    const memory = memoryStore()
+    const clock = virtualClock()
+    const memory = memoryStore({ clock })
     const outbox = createOutbox({ store: memory.outbox })
     const broker = testBroker()
+    const publishBatch: typeof broker.publishBatch = async (messages) => {
+      await clock.sleep(50)
+      return broker.publishBatch(messages)
+    }
     const relays: Relay[] = []
-    t.after(() => Promise.all(relays.map((moving) => moving.close())))
+    const close = async (...closing: Relay[]): Promise<void> => {
+      const closed = Promise.all(closing.map((moving) => moving.close()))
+      await clock.advance(300)
+      await closed
+    }
+    t.after(() => close(...relays))
     for (let n = 0; n < 4; n++) {
-      const moving = relay({ db: memory, outbox, publisher: broker, pollMs: 1, leaseMs: 300, batch: 10 })
+      const moving = relay({ db: memory, outbox, publisher: { publishBatch }, clock, pollMs: 25, leaseMs: 300, batch: 5 })
       relays.push(moving)
       await moving.start()
       await memory.transaction((tx) =>
@@ -376,10 +389,12 @@ describe('life', () => {
           many(100, (i) => `k${i % 50}`),
         ),
       )
-      await waitUntil(() => moving.stats().partitions > 0, { what: `relay ${n} to hold partitions` })
+      await clock.advance(300)
+      assert.ok(moving.stats().partitions > 0, `relay ${n} holds partitions`)
+      assert.ok(broker.sent.length < 100 * (n + 1), 'in the middle of the work')
     }
-    await relays[0]!.close()
-    await waitUntil(() => broker.sent.length >= 400)
+    await close(relays[0]!)
+    await clock.advance(3_000)
     assert.equal(broker.sent.length, 400)
   })
 })
