@@ -4,6 +4,7 @@ import { deferred } from '#internal/abort'
 import { type Broker, createBroker } from './broker.ts'
 import { memoryDriver } from './memory.ts'
 import { memoryStore, type MemoryStoreOptions } from './memory-store.ts'
+import { partitionOf } from './partition.ts'
 import { virtualClock, type VirtualClock } from './virtual-clock.ts'
 
 const value = new TextEncoder().encode('x')
@@ -55,6 +56,34 @@ test('a listener without a group that reads too slowly is told what it missed, a
   assert.ok(seen.length < 8)
   assert.deepEqual([...new Set(errors)], ['ERR_MESSAGING_MISSED'])
   await clock.run(() => broker.close())
+})
+
+test('what a slow listener missed in one partition is told, also when another has something for it', async () => {
+  const { store, clock } = open({ maxMessages: 8 })
+  const broker = createBroker(memoryDriver({ store }), { clock, partitions: 2 })
+  await broker.createTopic('t')
+  const reader = memoryDriver({ store })
+  const consumption = await reader.consume('t', undefined, { assigned: () => undefined, revoking: () => undefined, lost: () => undefined })
+  const [one, other] = [0, 1].map((partition) => Array.from({ length: 100 }, (_, i) => `key-${i}`).find((key) => partitionOf(key, 2) === partition)!)
+  await broker.publish({ topic: 't', key: one!, value, id: 'first' })
+  for (let i = 0; i < 12; i++) await broker.publish({ topic: 't', key: other!, value, id: `other ${i}` })
+  await broker.publish({ topic: 't', key: one!, value, id: 'last' })
+  const wants = new Map([
+    [0, 20],
+    [1, 20],
+  ])
+  const seen: string[] = []
+  let missed = 0
+  for (let i = 0; i < 4 && !(seen.includes('last') && seen.includes('other 11')); i++) {
+    const got = await consumption.fetch(wants, { signal: new AbortController().signal }).catch((error: Error) => {
+      missed += Number.parseInt(error.message)
+      return []
+    })
+    seen.push(...got.map(({ message }) => message.id))
+  }
+  assert.equal(seen.length + missed, 14, `${seen.join(', ')} and ${missed} told`)
+  assert.ok(missed > 0)
+  await broker.close()
 })
 
 test("overflow: 'wait' lets the publisher wait for room", async () => {

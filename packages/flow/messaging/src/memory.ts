@@ -213,14 +213,18 @@ function broadcast(store: MemoryStoreInternals, topic: MemoryTopic, owner: Owner
   return {
     fetch: (wants, { signal }) =>
       take(store, topic, signal, () => {
+        // Before anything is taken: an error carries no deliveries.
+        for (const partition of wants.keys()) {
+          const { base } = topic.logs[partition]!
+          const missed = base - positions[partition]!
+          if (missed <= 0) continue
+          positions[partition] = base
+          throw missedMessages(topic.name, partition, missed)
+        }
         const deliveries: Delivery[] = []
         for (const [partition, n] of wants) {
           const log = topic.logs[partition]!
           const from = positions[partition]!
-          if (from < log.base && deliveries.length === 0) {
-            positions[partition] = log.base
-            throw missedMessages(topic.name, partition, log.base - from)
-          }
           for (const entry of log.entries.slice(from - log.base, from - log.base + n)) {
             deliveries.push({ partition, epoch: 1, position: String(entry.offset), message: entry.message, suspect: false })
             positions[partition] = entry.offset + 1
