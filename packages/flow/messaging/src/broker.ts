@@ -142,8 +142,8 @@ export function createBroker<C extends Capabilities>(driver: BrokerDriver<C>, op
 
   const subscribe = async <T>(given: string | readonly string[], plan: SubscribeOptions<T>, handler: Handler<T>): Promise<Subscription> => {
     assertOpen()
-    const { topics: names, group, leaveOrder } = checkPlan(given, plan, handler, { reserved, capabilities, driver: driver.name })
-    const { order = 'key', retry = {}, concurrency = 1, prefetch = 100, maxInFlight = 1_000, deadLetter } = plan
+    const { topics: names, leaveOrder } = checkPlan(given, plan, handler, { reserved, capabilities, driver: driver.name })
+    const { group, order = 'key', retry = {}, concurrency = 1, prefetch = 100, maxInFlight = 1_000, deadLetter } = plan
 
     const sources: string[] = []
     for (const topic of names) {

@@ -8,7 +8,6 @@ import { subscribeChecks } from './options.ts'
 export interface Plan {
   /** Each once. */
   readonly topics: readonly string[]
-  readonly group: string | undefined
   /** Whether retries leave their lane, through the group's private source. */
   readonly leaveOrder: boolean
 }
@@ -27,13 +26,14 @@ export function checkPlan(
   const topics: readonly string[] = [...new Set(typeof given === 'string' ? [given] : given)]
   if (topics.length === 0) throw new RangeError('subscribe needs at least one topic')
   for (const topic of topics) checkTopic(topic, reserved)
-  const { group, order, start, retry: { onRetry = order === 'none' ? 'leave-order' : 'hold' } = {} } = options
+  const { group, order, start, retry: { onRetry } = {} } = options
   if (group === undefined) {
     if (options.deadLetter) throw new TypeError('deadLetter needs a group: a broadcast has no dead letters')
     if (start !== undefined && start !== 'latest') throw new TypeError('start needs a group: a broadcast begins at the latest message')
-    if (options.retry?.onRetry === 'leave-order') throw new TypeError("onRetry: 'leave-order' needs a group: a broadcast retries inline")
+    if (onRetry === 'leave-order') throw new TypeError("onRetry: 'leave-order' needs a group: a broadcast retries inline")
   } else checkGroup(group)
-  const leaveOrder = onRetry === 'leave-order' && group !== undefined && capabilities.delay !== undefined
-  if (options.retry?.onRetry === 'leave-order' && !leaveOrder) throw unsupported("onRetry: 'leave-order'", driver)
-  return { topics, group, leaveOrder }
+  const wanted = onRetry ?? (order === 'none' ? 'leave-order' : 'hold')
+  const leaveOrder = wanted === 'leave-order' && group !== undefined && capabilities.delay !== undefined
+  if (onRetry === 'leave-order' && !leaveOrder) throw unsupported("onRetry: 'leave-order'", driver)
+  return { topics, leaveOrder }
 }

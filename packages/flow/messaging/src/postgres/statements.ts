@@ -48,12 +48,9 @@ SELECT b.g, b.m,
     FROM ${s}.cursors c LEFT JOIN renewed r ON r.group_id = c.group_id AND r.pid = c.pid WHERE c.group_id = b.g)::text AS leases
 FROM beats b`,
 
-    claim: `WITH free AS MATERIALIZED (
-  SELECT c.group_id, c.pid, c.watermark FROM ${s}.cursors c WHERE c.group_id = $1::text::int AND c.pid = $3::text::int
-  AND (c.owner IS NULL OR c.expires_at <= clock_timestamp() OR c.owner = $2::text) FOR NO KEY UPDATE),
-claimed AS (
+    claim: `WITH claimed AS (
   UPDATE ${s}.cursors c SET owner = $2::text, epoch = c.epoch + 1, expires_at = clock_timestamp() + $4::text::float8 * interval '1 ms'
-  FROM free f WHERE c.group_id = f.group_id AND c.pid = f.pid RETURNING c.*),
+  WHERE c.group_id = $1::text::int AND c.pid = $3::text::int AND (c.owner IS NULL OR c.expires_at <= clock_timestamp() OR c.owner = $2::text) RETURNING c.*),
 -- After the cursor: what reads under the old epoch notes nothing any more.
 noted AS (
   UPDATE ${s}.handed h SET epoch = c.epoch, below = greatest(h.below, c.watermark) FROM claimed c WHERE h.group_id = c.group_id AND h.pid = c.pid RETURNING h.pid, h.below)
