@@ -1,16 +1,7 @@
-import assert from 'node:assert/strict'
-import { describe, test } from 'node:test'
+import { any, bare, describeRefusals, type Refusal } from '@core-backend/testkit/refusals'
 import { z } from 'zod'
 import { createEventProcessor, createEventRegistry, createWorker, defineEvent, eventPublisher, toMessage } from './index.ts'
 import { receivedMessage } from './testing.ts'
-
-// What a user without types may write. Each row is a call and the whole text of its error.
-type Row = readonly [call: () => unknown, text: string]
-const bare =
-  (call: unknown): Row[0] =>
-  () =>
-    (call as () => unknown)()
-const any = (options: unknown): never => options as never
 
 const schema = z.object({ id: z.string() })
 const Ran = defineEvent('ran', { version: 2, schema, topic: 't', aggregateId: ({ id }) => id })
@@ -21,23 +12,23 @@ const publisher = eventPublisher({ publish: async () => {} })
 const subscriber = { subscribe: async () => ({ close: async () => {} }) }
 
 const define =
-  (options: object): Row[0] =>
+  (options: object): Refusal[0] =>
   () =>
     defineEvent('e', any({ version: 1, schema, topic: 't', ...options }))
 const make =
-  (options: unknown): Row[0] =>
+  (options: unknown): Refusal[0] =>
   () =>
     Ran({ id: 'a' }, any(options))
 const on =
-  (options: unknown): Row[0] =>
+  (options: unknown): Refusal[0] =>
   () =>
     processor.on(Ran, handler, any(options))
 const worker =
-  (options: object): Row[0] =>
+  (options: object): Refusal[0] =>
   () =>
     createWorker(any({ subscriber, processor, group: 'g', ...options }))
 
-const rows: Record<string, readonly Row[]> = {
+const rows: Record<string, readonly Refusal[]> = {
   'definitions and events': [
     [bare(defineEvent), "TypeError: An event's name must be a string, got undefined"],
     [() => defineEvent('e', any(undefined)), 'TypeError: e: options must be an object with version, schema, topic, got undefined'],
@@ -128,13 +119,4 @@ const rows: Record<string, readonly Row[]> = {
   ],
 }
 
-for (const [name, calls] of Object.entries(rows))
-  describe(`${name}: what cannot be meant is refused, and the error says what is allowed`, () => {
-    for (const [call, text] of calls)
-      test(text, () =>
-        assert.rejects(
-          async () => call(),
-          (error: Error) => (assert.equal(`${error.name}: ${error.message}`, text), true),
-        ),
-      )
-  })
+describeRefusals(rows)

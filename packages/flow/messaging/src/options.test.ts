@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
-import { after, describe, test } from 'node:test'
+import { after, test } from 'node:test'
+import { any, bare, describeRefusals, type Refusal } from '@core-backend/testkit/refusals'
 import { z } from 'zod'
 import { systemClock } from '#internal/clock'
 import { createBroker } from './broker.ts'
@@ -12,31 +13,23 @@ import { openTelemetry } from './otel.ts'
 import { postgresDriver, schema } from './postgres.ts'
 import { fromEnv } from './settings.ts'
 
-// What a user without types may write. Each row is a call and the whole text of its error.
-type Row = readonly [call: () => unknown, text: string]
-const bare =
-  (call: unknown): Row[0] =>
-  () =>
-    (call as () => unknown)()
-
 const driver = memoryDriver()
 const broker = createBroker(driver)
 const letters = broker.deadLetters('t', 'g')
 const value = new Uint8Array(1)
 const handler = (): void => {}
-const any = (options: object): never => options as never
 after(() => broker.close())
 
 const subscribe =
-  (options: object): Row[0] =>
+  (options: object): Refusal[0] =>
   () =>
     broker.subscribe('t', any({ group: 'g', ...options }), handler)
 const publish =
-  (parts: object): Row[0] =>
+  (parts: object): Refusal[0] =>
   () =>
     broker.publish(any({ topic: 't', value, ...parts }))
 
-const rows: Record<string, readonly Row[]> = {
+const rows: Record<string, readonly Refusal[]> = {
   createBroker: [
     [bare(createBroker), 'TypeError: createBroker: driver must be an object with publish(), consume(), ping(), close(), got undefined'],
     [
@@ -184,16 +177,7 @@ const rows: Record<string, readonly Row[]> = {
   ],
 }
 
-for (const [name, calls] of Object.entries(rows))
-  describe(`${name}: what cannot be meant is refused, and the error says what is allowed`, () => {
-    for (const [call, text] of calls)
-      test(text, () =>
-        assert.rejects(
-          async () => call(),
-          (error: Error) => (assert.equal(`${error.name}: ${error.message}`, text), true),
-        ),
-      )
-  })
+describeRefusals(rows)
 
 test('what a handler says with wrong options is a failed run', async () => {
   const said: string[] = []

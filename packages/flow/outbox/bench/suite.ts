@@ -6,7 +6,7 @@ import { versionOf, type Case, type Group, type Suite } from '../../../../bench/
 import { boss, graphile, quiet } from '../../../../bench/job-queues.ts'
 import { createOutbox, relay, type OutboxMessage, type PublishedMessage, type RelayOptions, type Transaction } from '../src/index.ts'
 import { freshPool, postgresWorld, window } from '../../../../bench/postgres.ts'
-import { transaction } from './world.ts'
+import { inTransaction } from '../../../../tests/kit/postgres.ts'
 
 /** A private project with pinned versions. */
 const peers = join(import.meta.dirname, 'peers')
@@ -60,7 +60,7 @@ const business = (about: string, prepare: (pool: Pool, url: string) => Promise<H
     const post = together
       ? (i: number): Promise<unknown> => pipelined.transaction((tx) => Promise.all(statements.map((send) => send(tx, i))))
       : (i: number): Promise<unknown> =>
-          transaction(pool, async (tx) => {
+          inTransaction(pool, async (tx) => {
             for (const send of statements) await send(tx, i)
           })
     await window(1_000, 16, (i) => post(1_000_000 + i))
@@ -169,7 +169,7 @@ async function drainByHand(pool: Pool, total: number): Promise<void> {
   const stop = new AbortController()
   void done.then(() => stop.abort())
   while (!stop.signal.aborted) {
-    await transaction(pool, async (tx) => {
+    await inTransaction(pool, async (tx) => {
       const { rows } = await tx.query(
         `WITH gone AS (DELETE FROM hand WHERE id IN (SELECT id FROM hand ORDER BY id LIMIT 500 FOR UPDATE SKIP LOCKED) RETURNING *)
          SELECT id::text AS id, topic, key, value, headers, created_at FROM gone ORDER BY gone.id`,
@@ -335,7 +335,7 @@ const oursLag = (about: string, mode: 'poll' | 'wake' | 'notify'): Case => ({
     let moving: ReturnType<typeof relay> | undefined
     return lag(
       async (id) => {
-        await transaction(pool, (tx) => outbox.add(tx, { ...event(0), id, key: id }))
+        await inTransaction(pool, (tx) => outbox.add(tx, { ...event(0), id, key: id }))
         if (mode === 'wake') moving?.wake()
       },
       async (onPublished) => {
@@ -381,7 +381,7 @@ const lags: Group = {
         const made = await boss(peers, url)
         return lag(
           (id) =>
-            transaction(pool, (tx) => made.send('bench', { id, text }, { db: { executeSql: (sql: string, values?: unknown[]) => tx.query(sql, values) } })),
+            inTransaction(pool, (tx) => made.send('bench', { id, text }, { db: { executeSql: (sql: string, values?: unknown[]) => tx.query(sql, values) } })),
           (onPublished) =>
             made.work('bench', { pollingIntervalSeconds: 0.5, batchSize: 500 }, async (jobs) => {
               for (const job of jobs) onPublished(job.data.id)
@@ -397,7 +397,7 @@ const lags: Group = {
         const utils = await makeWorkerUtils({ pgPool: pool, ...quiet })
         await utils.migrate()
         return lag(
-          (id) => transaction(pool, (tx) => tx.query(`SELECT graphile_worker.add_job('bench', $1::json)`, [JSON.stringify({ id, text })])),
+          (id) => inTransaction(pool, (tx) => tx.query(`SELECT graphile_worker.add_job('bench', $1::json)`, [JSON.stringify({ id, text })])),
           (onPublished) =>
             run({
               pgPool: pool,

@@ -1,14 +1,5 @@
-import assert from 'node:assert/strict'
-import { describe, test } from 'node:test'
+import { any, bare, describeRefusals, type Refusal } from '@core-backend/testkit/refusals'
 import { createInbox, createOutbox, memoryStore, relay } from './index.ts'
-
-// What a user without types may write. Each row is a call and the whole text of its error.
-type Row = readonly [call: () => unknown, text: string]
-const bare =
-  (call: unknown): Row[0] =>
-  () =>
-    (call as () => unknown)()
-const any = (options: unknown): never => options as never
 
 const memory = memoryStore()
 const outbox = createOutbox({ store: memory.outbox })
@@ -18,19 +9,19 @@ const publisher = { publish: async (): Promise<void> => {} }
 const work = async (): Promise<void> => {}
 
 const moving =
-  (options: object): Row[0] =>
+  (options: object): Refusal[0] =>
   () =>
     relay(any({ db: memory, outbox, publisher, ...options }))
 const add =
-  (messages: unknown, options?: unknown): Row[0] =>
+  (messages: unknown, options?: unknown): Refusal[0] =>
   () =>
     memory.transaction((tx) => outbox.add(tx, any(messages), any(options)))
 const once =
-  (...given: unknown[]): Row[0] =>
+  (...given: unknown[]): Refusal[0] =>
   () =>
     memory.transaction((tx) => (inbox.once as (...all: unknown[]) => Promise<unknown>)(tx, ...given))
 
-const rows: Record<string, readonly Row[]> = {
+const rows: Record<string, readonly Refusal[]> = {
   createOutbox: [
     [() => createOutbox(any(null)), 'TypeError: createOutbox: options must be an object, got null'],
     [
@@ -117,13 +108,4 @@ const rows: Record<string, readonly Row[]> = {
   ],
 }
 
-for (const [name, calls] of Object.entries(rows))
-  describe(`${name}: what cannot be meant is refused, and the error says what is allowed`, () => {
-    for (const [call, text] of calls)
-      test(text, () =>
-        assert.rejects(
-          async () => call(),
-          (error: Error) => (assert.equal(`${error.name}: ${error.message}`, text), true),
-        ),
-      )
-  })
+describeRefusals(rows)

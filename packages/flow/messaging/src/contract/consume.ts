@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { json, type Message } from '../message.ts'
 import { needs } from './needs.ts'
-import { bytes, type Definition, keyed, quick, range, textOf } from './stage.ts'
+import { beforeCut, bytes, keyed, quick, range, textOf, type Definition } from './stage.ts'
 
 /** What a handler may do, and what happens then. */
 export const consumeCases: readonly Definition[] = [
@@ -263,12 +263,7 @@ export const consumeCases: readonly Definition[] = [
     needs: needs.sever,
     leases: true,
     run: async (stage) => {
-      const client = await stage.client()
-      const broker = await stage.broker()
-      const topic = stage.topic()
-      await broker.createTopic(topic, { partitions: 1, groups: ['g'] })
-      await stage.publish(broker, keyed(topic, 30, 30))
-      const gate = stage.gate()
+      const { client, broker, topic, gate } = await beforeCut(stage, 30)
       const first = await stage.listen(client.broker, topic, { group: 'g', concurrency: 30 }, () => gate.promise)
       await stage.until(() => first.runs.length === 30, 'all to be in flight')
       await stage.sever(client)

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import type { Delivery, Ownership, Progress } from '../driver.ts'
 import { needs } from './needs.ts'
-import { assertKeyOrder, type Definition, keyed, type Listener, textOf } from './stage.ts'
+import { assertKeyOrder, beforeCut, keyed, textOf, type Definition, type Listener } from './stage.ts'
 
 /** Groups, their members, and who owns what. */
 export const groupCases: readonly Definition[] = [
@@ -96,12 +96,7 @@ export const groupCases: readonly Definition[] = [
     needs: needs.sever,
     leases: true,
     run: async (stage) => {
-      const client = await stage.client()
-      const broker = await stage.broker()
-      const topic = stage.topic()
-      await broker.createTopic(topic, { partitions: 1, groups: ['g'] })
-      await stage.publish(broker, keyed(topic, 3, 3))
-      const gate = stage.gate()
+      const { client, broker, topic, gate } = await beforeCut(stage, 3)
       let reason: unknown
       const cut = await stage.listen(client.broker, topic, { group: 'g', concurrency: 3 }, async (_message, { signal }) => {
         signal.addEventListener('abort', () => (reason = signal.reason))

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { needs } from './needs.ts'
-import { assertKeyOrder, bytes, type Definition, keyed, range, textOf } from './stage.ts'
+import { assertKeyOrder, beforeCut, bytes, keyed, range, textOf, type Definition } from './stage.ts'
 
 /** Order, concurrency, bounds and progress of one subscription. */
 export const orderCases: readonly Definition[] = [
@@ -200,12 +200,7 @@ export const orderCases: readonly Definition[] = [
     needs: needs.sever,
     leases: true,
     run: async (stage) => {
-      const client = await stage.client()
-      const broker = await stage.broker()
-      const topic = stage.topic()
-      await broker.createTopic(topic, { partitions: 1, groups: ['g'] })
-      await stage.publish(broker, keyed(topic, 20, 20))
-      const gate = stage.gate()
+      const { client, broker, topic, gate } = await beforeCut(stage, 20)
       const stuck = new Set(['key-3', 'key-7'])
       const first = await stage.listen(client.broker, topic, { group: 'g', concurrency: 20, flushMs: 5 }, async ({ key }) => {
         if (stuck.has(key!)) await gate.promise
@@ -251,12 +246,7 @@ export const orderCases: readonly Definition[] = [
     needs: needs.sever,
     leases: true,
     run: async (stage) => {
-      const client = await stage.client()
-      const broker = await stage.broker()
-      const topic = stage.topic()
-      await broker.createTopic(topic, { partitions: 1, groups: ['g'] })
-      await stage.publish(broker, keyed(topic, 10, 10))
-      const gate = stage.gate()
+      const { client, broker, topic, gate } = await beforeCut(stage, 10)
       const first = await stage.listen(client.broker, topic, { group: 'g', concurrency: 10, flushMs: 5 }, ({ key }) =>
         key === 'key-0' ? gate.promise : undefined,
       )

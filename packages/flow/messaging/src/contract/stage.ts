@@ -222,6 +222,16 @@ export async function openStage<D extends BrokerDriver>(
   return [stage, close]
 }
 
+/** What cases of a client that will be cut off begin with: it, another that stays, and `n` messages of as many keys in one partition of group g. */
+export async function beforeCut(stage: Stage, n: number): Promise<{ client: Client; broker: Broker; topic: string; gate: Deferred<void> }> {
+  const client = await stage.client()
+  const broker = await stage.broker()
+  const topic = stage.topic()
+  await broker.createTopic(topic, { partitions: 1, groups: ['g'] })
+  await stage.publish(broker, keyed(topic, n, n))
+  return { client, broker, topic, gate: stage.gate() }
+}
+
 /** Waits between runs that a test can bear. */
 export const quick = { initialDelayMs: 4, maxDelayMs: 20, maxAttempts: 3 } as const
 
