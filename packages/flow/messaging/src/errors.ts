@@ -48,6 +48,16 @@ export const publishUnknown = (topic: string, cause: unknown): MessagingError =>
 export const topicNotFound = (topic: string): MessagingError =>
   new MessagingError('ERR_MESSAGING_TOPIC_NOT_FOUND', `There is no topic ${topic}: create it, or use topics: 'create'`, { retryable: false })
 
+/** The topic's name is taken: by itself with other partitions, or by a name that counts as the same. */
+export const topicTaken = (topic: string, partitions: number, by: { readonly name: string; readonly partitions: number }): MessagingError =>
+  new MessagingError(
+    'ERR_MESSAGING_TOPOLOGY_MISMATCH',
+    by.name === topic
+      ? `Topic ${topic} cannot have ${partitions} partitions: it is there with ${by.partitions}`
+      : `Topic ${topic} cannot be made: ${by.name} is there, and . and _ count as one character, as on Kafka; rename one of the two`,
+    { retryable: false },
+  )
+
 /** Who reads without a group is not waited for: what nobody else needs may be removed before it comes to it. */
 export const missedMessages = (topic: string, partition: number, n: number): MessagingError =>
   new MessagingError(

@@ -2,7 +2,7 @@ import type { Clock } from '#internal/clock'
 import { systemClock } from '#internal/clock'
 import { type Checks, checkOptions, integer, isClock, isFunction, number, oneOf } from '#internal/options'
 import type { LetterMark, OutgoingMessage, PublishResult, Start, StoredMessage, TopicSpec } from './driver.ts'
-import { MessagingError, topicNotFound } from './errors.ts'
+import { MessagingError, topicNotFound, topicTaken } from './errors.ts'
 import { uniqueName } from './names.ts'
 import { partitionOf } from './partition.ts'
 
@@ -250,14 +250,10 @@ export function memoryStore(options: MemoryStoreOptions = {}): MemoryStore {
     find: (name) => topics.get(name),
     all: () => topics.values(),
     create: (name, spec) => {
-      const twin = [...topics.keys()].find((other) => uniqueName(other) === uniqueName(name))
-      if (twin !== undefined && (twin !== name || topics.get(name)!.logs.length !== spec.partitions))
-        throw new MessagingError(
-          'ERR_MESSAGING_TOPOLOGY_MISMATCH',
-          `Topic ${name} cannot have ${spec.partitions} partitions: ${twin} is there with ${topics.get(twin)!.logs.length}`,
-          { retryable: false },
-        )
-      if (twin !== undefined) return
+      const twin = [...topics.values()].find((other) => uniqueName(other.name) === uniqueName(name))
+      if (twin && (twin.name !== name || twin.logs.length !== spec.partitions))
+        throw topicTaken(name, spec.partitions, { name: twin.name, partitions: twin.logs.length })
+      if (twin) return
       const logs = Array.from({ length: spec.partitions }, () => ({ base: 0, next: 0, entries: [] }))
       topics.set(name, { name, spec, logs, groups: new Map(), delayed: [], marks: new Map(), dedupe: new Map(), spread: 0 })
     },

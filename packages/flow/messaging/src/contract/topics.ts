@@ -175,6 +175,18 @@ export const topicCases: readonly Definition[] = [
     },
   },
   {
+    name: 'a group whose private topic would be that of another pair is refused before it reads anything, by an error that names both',
+    run: async (stage) => {
+      const broker = await stage.broker()
+      const topic = stage.topic('user_events')
+      const short = topic.slice(0, -'_events'.length)
+      await stage.listen(broker, topic, { group: 'mail' })
+      const both = { code: 'ERR_MESSAGING_TOPOLOGY_MISMATCH', message: new RegExp(`${short}.events_mail.retry .* ${topic}.mail.retry `) }
+      await assert.rejects(stage.listen(broker, short, { group: 'events_mail' }), both)
+      await broker.deleteTopic(short)
+    },
+  },
+  {
     name: 'lag is what a group has not done: delayed ones and its retries too, and of others nothing',
     run: async (stage) => {
       const broker = await stage.broker()

@@ -1,5 +1,5 @@
 import type { LogEntry, Mark, Start, TopicAdmin, TopicLog } from '../driver.ts'
-import { MessagingError, topicNotFound } from '../errors.ts'
+import { MessagingError, topicNotFound, topicTaken } from '../errors.ts'
 import { uniqueName } from '../names.ts'
 import type { Catalog, TopicEntry } from './catalog.ts'
 import type { Connection } from './connection.ts'
@@ -23,10 +23,7 @@ export function createAdmin(connection: Connection, sql: Statements, catalog: Ca
       const made = await connection.run(sql.createTopic, values)
       if (made.length > 0) return
       const [twin] = await connection.run<{ name: string; partitions: number }>(sql.twin, [uniqueName(topic)])
-      if (twin && (twin.name !== topic || twin.partitions !== partitions)) {
-        const message = `Topic ${topic} cannot have ${partitions} partitions: ${twin.name} is there with ${twin.partitions}`
-        throw new MessagingError('ERR_MESSAGING_TOPOLOGY_MISMATCH', message, { retryable: false })
-      }
+      if (twin && (twin.name !== topic || twin.partitions !== partitions)) throw topicTaken(topic, partitions, twin)
     },
     deleteTopic: async (topic) => {
       await connection.run(sql.deleteTopic, [topic])
