@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import type { Clock } from '#internal/clock'
 import { checkOptions } from '#internal/options'
-import type { BrokerDriver, LogEntry, Mark, PublishResult } from './driver.ts'
+import type { BrokerDriver, LogEntry, Mark, OutgoingMessage, PublishResult } from './driver.ts'
 import { isRetryable } from './errors.ts'
 import { checkHeaders, deadLetterTopic, retryTopic } from './names.ts'
 import { discardChecks, listChecks, replayChecks } from './options.ts'
@@ -64,13 +64,21 @@ export interface ReplayOptions {
   /** @default all */
   limit?: number | undefined
   ratePerSecond?: number | undefined
-  /** Says what would be done, and does nothing. */
+  /** Says what would be done, `edit` included, and does nothing. */
   dryRun?: boolean | undefined
   /** A letter replayed this often already is left alone. @default 3 */
   maxReplays?: number | undefined
-  /** Mends the message; the original stays in the log, marked. */
-  edit?: ((letter: DeadLetter) => { value?: Uint8Array; headers?: Readonly<Record<string, string>>; key?: string | undefined }) | undefined
+  /** Mends the message, which must be one that could be published; the original stays in the log, marked. A letter at which it throws has `failed`, and the others go on. */
+  edit?: ((letter: DeadLetter) => Mended | Promise<Mended>) | undefined
   signal?: AbortSignal | undefined
+}
+
+/** What is to change in a message before it is sent again; the rest stays as it is. */
+export interface Mended {
+  value?: Uint8Array | undefined
+  /** Instead of all that it has. */
+  headers?: Readonly<Record<string, string>> | undefined
+  key?: string | undefined
 }
 
 /** What became of one letter. */
@@ -84,6 +92,7 @@ export interface ReplayOutcome {
 /** The dead letters of one group on one topic: a log that is read without consuming, and marks. */
 export interface DeadLetters {
   count(): Promise<number>
+  /** Of the copies that a crash may leave of one letter a page shows the first; where pages meet, each may show one, with the same `letterId`. */
   list(options?: ListOptions): Promise<LetterPage>
   get(letterId: string): Promise<DeadLetter | undefined>
   /** Publishes letters to the group's private source, for this group alone, and marks each; another process may go on where one stopped. Needs `ids` or `filter`. */
@@ -162,7 +171,7 @@ export function createDeadLetters({ driver, publisher, topology, clock, suffix }
     for await (const letter of copies(undefined, replayed)) {
       const first = found.get(letter.letterId)
       if (first) first.push(letter)
-      else if ((!wanted || wanted.has(letter.letterId)) && (!filter || filter(letter))) found.set(letter.letterId, [letter])
+      else if ((!wanted || wanted.has(letter.letterId)) && (!filter || chosen(filter, letter))) found.set(letter.letterId, [letter])
     }
     return [...found.values()]
   }
@@ -173,18 +182,19 @@ export function createDeadLetters({ driver, publisher, topology, clock, suffix }
       letters.map(({ letterId, position }) => ({ letterId, position, mark: as })),
     )
 
-  const resend = async (letter: DeadLetter, edit: ReplayOptions['edit']): Promise<PublishResult> => {
-    const mended = edit?.(letter) ?? {}
+  /** The message as it is sent again; throws for what `edit` cannot mean. */
+  const copyToSend = async (letter: DeadLetter, edit: ReplayOptions['edit']): Promise<OutgoingMessage> => {
+    const mended = (await edit?.(letter)) ?? {}
     const { value = letter.value, headers = letter.headers, key = letter.key } = mended
-    if (!(value instanceof Uint8Array)) throw new TypeError(`replay: what edit gives as value must be a Uint8Array, got ${typeof value}`)
+    const tombstone = letter.tombstone && value.length === 0
+    if (edit) publisher.checked({ topic, key, value, headers, tombstone })
     const id = `${letter.id}/replay/${letter.letterId}/${letter.position}`
-    const message = copyOf(
-      { ...letter, idStable: true, key, value, tombstone: letter.tombstone && value.length === 0 },
+    return copyOf(
+      { ...letter, idStable: true, key, value, tombstone, rawKey: mended.key === undefined ? letter.rawKey : undefined },
       retryTopic(topic, group),
       { ...checkHeaders(headers), ...originHeaders(letter.origin), [header.replays]: String(letter.replays + 1) },
       driver.capabilities.dedupe ? { dedupeId: id } : {},
     )
-    return publisher.send(message)
   }
 
   return {
@@ -200,7 +210,7 @@ export function createDeadLetters({ driver, publisher, topology, clock, suffix }
       const page: DeadLetter[] = []
       let scanned = 0
       for await (const letter of letters(after)) {
-        if (!filter || filter(letter)) page.push(letter)
+        if (!filter || chosen(filter, letter)) page.push(letter)
         if (page.length === limit || ++scanned === scan) return { letters: page, next: letter.position }
       }
       return { letters: page, next: undefined }
@@ -230,10 +240,20 @@ export function createDeadLetters({ driver, publisher, topology, clock, suffix }
         // One that got no answer would be followed by as many waits as there are letters.
         if (failure) outcomes.push({ letterId, outcome: 'failed', error: failure.error })
         else if (letter.replays >= maxReplays) outcomes.push({ letterId, outcome: 'too-many-replays' })
-        else if (dryRun) outcomes.push({ letterId, outcome: 'would-replay' })
         else {
+          let message: OutgoingMessage
+          try {
+            message = await copyToSend(letter, edit)
+          } catch (error) {
+            outcomes.push({ letterId, outcome: 'failed', error })
+            continue
+          }
+          if (dryRun) {
+            outcomes.push({ letterId, outcome: 'would-replay' })
+            continue
+          }
           if (ratePerSecond !== undefined && replayed++ > 0) await clock.sleep(1_000 / ratePerSecond, { signal })
-          const result = await resend(letter, edit)
+          const result = await publisher.send(message)
           if (result.status === 'stored') {
             await mark(copiesOfOne, 'replayed')
             outcomes.push({ letterId, outcome: 'replayed' })
@@ -253,6 +273,13 @@ export function createDeadLetters({ driver, publisher, topology, clock, suffix }
       return found.map(([letter]) => letter!.letterId)
     },
   }
+}
+
+/** A promise is as good as true where JavaScript asks: it would choose every letter, for `discard` too. */
+function chosen(filter: (letter: DeadLetter) => boolean, letter: DeadLetter): boolean {
+  const answer: unknown = filter(letter)
+  if (answer instanceof Promise) throw new TypeError('filter must give true or false, got a promise: list the letters, choose among them, and give their ids')
+  return Boolean(answer)
 }
 
 /** Of two positions of one log. */

@@ -1,6 +1,6 @@
 export type { Administration, Peeked, PeekOptions, TopicOptions } from './administration.ts'
 export { type Broker, type BrokerHealth, type BrokerOptions, createBroker, type SubscribeOptions } from './broker.ts'
-export type { DeadLetter, DeadLetters, LetterPage, ListOptions, ReplayOptions, ReplayOutcome } from './dead-letters.ts'
+export type { DeadLetter, DeadLetters, LetterPage, ListOptions, Mended, ReplayOptions, ReplayOutcome } from './dead-letters.ts'
 export type {
   BrokerDriver,
   Capabilities,

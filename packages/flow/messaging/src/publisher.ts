@@ -62,6 +62,8 @@ interface BatchKey {
 export interface Publisher {
   publish(input: MessageInput, options?: PublishOptions): Promise<Published>
   publishBatch(inputs: readonly MessageInput[], options?: PublishOptions): Promise<readonly BatchResult[]>
+  /** The message that would go out; throws for what cannot be published. */
+  checked(input: MessageInput): OutgoingMessage
   /** For the engine's own messages, which are checked already. */
   send(message: OutgoingMessage, timeoutMs?: number): Promise<PublishResult>
   readonly published: number
@@ -247,6 +249,7 @@ export function createPublisher(driver: BrokerDriver, options: PublisherOptions)
     get published() {
       return published
     },
+    checked,
     send: (message, timeoutMs = 30_000) => new Promise((resolve) => enqueue(message, timeoutMs, resolve)),
 
     publish: (input, given = byDefault) =>

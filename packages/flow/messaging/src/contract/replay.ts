@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import type { Broker } from '../broker.ts'
-import type { DeadLetter } from '../dead-letters.ts'
+import type { DeadLetter, Mended } from '../dead-letters.ts'
+import type { Message } from '../message.ts'
 import { needs } from './needs.ts'
 import { bytes, type Definition, once, quick, range, type Stage, textOf } from './stage.ts'
 
@@ -253,6 +254,61 @@ export const replayCases: readonly Definition[] = [
       ])
       await stage.untilRead(broker, topic, 'g')
       assert.equal(await dead.count(), 0)
+    },
+  },
+  {
+    name: 'what edit cannot mean fails its letter alone, in a dry run too; a tombstone that gets a body is none any more',
+    run: async (stage) => {
+      const broker = await stage.broker({ maxMessageBytes: 1_000 })
+      const topic = stage.topic()
+      await broker.createTopic(topic, { groups: ['g'] })
+      let fixed = false
+      let last: Pick<Message, 'key' | 'tombstone'> | undefined
+      const { runs } = await stage.listen(broker, topic, { group: 'g', retry: once }, (message) => {
+        if (!fixed) throw new Error('not yet')
+        last = message
+      })
+      await stage.publish(broker, [
+        ...range(5).map((i) => ({ topic, key: `k${i}`, value: bytes(String(i)) })),
+        { topic, key: 'k5', value: bytes(''), tombstone: true },
+      ])
+      const dead = broker.deadLetters(topic, 'g')
+      await stage.until(async () => (await dead.count()) === 6, 'six letters')
+      fixed = true
+      const fine = (await dead.list({ filter: ({ key }) => key === 'k5' })).letters[0]!.letterId
+      const edits: Record<string, () => object> = {
+        k0: () => ({ value: 'text' }),
+        k1: () => ({ value: new Uint8Array(1_001) }),
+        k2: () => ({ key: 7 }),
+        k3: () => ({ headers: { 'cb-group': 'x' } }),
+        k4: () => assert.fail('by itself'),
+        k5: () => ({ value: bytes('back'), key: 'new' }),
+      }
+      const edit = async ({ key }: DeadLetter): Promise<Mended> => edits[key!]!()
+      for (const dryRun of [true, false]) {
+        const outcomes = await dead.replay({ filter: () => true, edit, dryRun })
+        assert.equal(outcomes.length, 6)
+        for (const { letterId, outcome, error } of outcomes)
+          if (letterId === fine) assert.equal(outcome, dryRun ? 'would-replay' : 'replayed')
+          else assert.ok(outcome === 'failed' && error instanceof Error, `${outcome} ${String(error)}`)
+      }
+      await stage.untilRead(broker, topic, 'g')
+      assert.deepEqual([runs.length, runs.at(-1)!.text, last?.key, last?.tombstone, await dead.count()], [7, 'back', 'new', false, 5])
+    },
+  },
+  {
+    name: 'a filter that gives a promise is refused: it would choose every letter',
+    run: async (stage) => {
+      const broker = await stage.broker()
+      const topic = stage.topic()
+      await stage.listen(broker, topic, { group: 'g', retry: once }, () => assert.fail('always'))
+      await stage.publish(broker, [{ topic, value: bytes('x') }])
+      const dead = broker.deadLetters(topic, 'g')
+      await stage.until(async () => (await dead.count()) === 1, 'the letter')
+      const filter = (async () => false) as never
+      for (const call of [() => dead.list({ filter }), () => dead.replay({ filter }), () => dead.discard({ filter })])
+        await assert.rejects(call(), { name: 'TypeError', message: /got a promise/ })
+      assert.equal(await dead.count(), 1)
     },
   },
   {
