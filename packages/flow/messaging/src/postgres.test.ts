@@ -1,8 +1,11 @@
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { deferred } from '#internal/abort'
+import { systemClock } from '#internal/clock'
 import { openDatabase } from '@core-backend/testkit/postgres'
 import { waitUntil } from '@core-backend/testkit/wait-until'
+import { createBroker } from './broker.ts'
 import type { Delivery, OutgoingMessage } from './driver.ts'
 import { ids, killable, member, never, outgoing, series, tampered } from './postgres.fixture.ts'
 import { postgresDriver } from './postgres.ts'
@@ -110,7 +113,11 @@ test('rejected is certain, unknown is not', async () => {
   }
   assert.equal(await attempt(refusal), 'rejected')
   assert.equal(await attempt(lostAnswer()), 'unknown')
-  assert.equal(await attempt(Object.assign(new Error('permission denied'), { code: '42501', severity: 'ERROR' })), 'rejected')
+  // The server says its severity in the language of its settings.
+  for (const severity of ['ERROR', 'FEHLER', 'ОШИБКА'])
+    assert.equal(await attempt(Object.assign(new Error('permission denied'), { code: '42501', severity })), 'rejected')
+  for (const severity of ['FATAL', 'ВАЖНО'])
+    assert.equal(await attempt(Object.assign(new Error('terminating connection'), { code: '57P01', severity })), 'unknown')
   const [missing] = await driver.publish([outgoing('nowhere', 'a')], { signal: never })
   assert.ok(missing!.status === 'rejected' && (missing!.error as { code: string }).code === 'ERR_MESSAGING_TOPIC_NOT_FOUND')
   await driver.close()
@@ -505,6 +512,111 @@ test('a blocked fetch tells of an outage, and comes back when it is over', async
   const answer = await again
   // It failed once more, or was let go as soon as the broker answered.
   assert.ok(answer instanceof Error || (Array.isArray(answer) && answer.length === 0))
+  await driver.close()
+})
+
+test('after an outage an idle broker is well again', async () => {
+  const name = freshSchema()
+  let down = false
+  const errors: unknown[] = []
+  const driver = postgresDriver({
+    schema: name,
+    pollMs: 5,
+    idlePollMs: 10,
+    client: { query: (text, values) => (down ? Promise.reject(lostAnswer()) : db.client.query(text, values)) },
+  })
+  const broker = createBroker(driver, { hooks: { onError: ({ error }) => void errors.push(error) } })
+  await broker.subscribe('orders', { group: 'g' }, () => undefined)
+  await broker.subscribe('orders', {}, () => undefined)
+  for (let round = 1; round <= 3; round++) {
+    errors.length = 0
+    down = true
+    await waitUntil(() => errors.length >= 2 * round)
+    down = false
+    await waitUntil(async () => (await broker.health()).status === 'ok')
+  }
+  await broker.close()
+})
+
+test('who cannot begin to listen leaves nothing behind that asks the server', async () => {
+  const name = freshSchema()
+  let polls = 0
+  const driver = postgresDriver({
+    schema: name,
+    pollMs: 5,
+    idlePollMs: 10,
+    client: {
+      query: (text, values) => {
+        if (text.includes('due_in_ms')) polls++
+        return text.startsWith('SELECT id, next') ? Promise.reject(lostAnswer()) : db.client.query(text, values)
+      },
+    },
+  })
+  await driver.admin.createTopic('orders', one)
+  await assert.rejects(member(driver, 'orders', undefined), { code: 'ERR_MESSAGING_CONNECTION' })
+  await sleep(100)
+  assert.equal(polls, 0)
+  await driver.close()
+})
+
+test('a wake that comes while a poll is under way is not lost in it', async () => {
+  const name = freshSchema()
+  const polling = deferred()
+  const goOn = deferred()
+  let held = false
+  let wake: (() => void) | undefined
+  const driver = postgresDriver({
+    schema: name,
+    pollMs: 3_600_000,
+    idlePollMs: 3_600_000,
+    listen: async (_channel, onWake) => {
+      wake = onWake
+      return async () => undefined
+    },
+    // The first poll has looked, and its answer is on its way.
+    client: tampered(db.client, /due_in_ms/, async (send) => {
+      const answer = await send()
+      if (!held) {
+        held = true
+        polling.resolve()
+        await goOn.promise
+      }
+      return answer
+    }),
+  })
+  const publisher = postgresDriver({ client: db.client, schema: name })
+  await publisher.admin.createTopic('orders', one)
+  const reader = await member(driver, 'orders', undefined)
+  const fetching = reader.consumption.fetch(new Map([[0, 1]]), { signal: never })
+  await waitUntil(() => wake !== undefined)
+  wake!()
+  await polling.promise
+  await publisher.publish([outgoing('orders', 'a')], { signal: never })
+  wake!()
+  goOn.resolve()
+  assert.deepEqual(ids(await fetching), ['a'])
+  await driver.close()
+  await publisher.close()
+})
+
+test('maintenance that fails shows in health until it works again', async () => {
+  const name = freshSchema()
+  let fail = true
+  const driver = postgresDriver({
+    schema: name,
+    // It comes five seconds after something was written.
+    clock: { ...systemClock, sleep: (ms, options) => systemClock.sleep(ms === 5_000 ? 5 : ms, options) },
+    client: tampered(db.client, /^SELECT \S+\.maintain\(/, (send) =>
+      fail ? Promise.reject(Object.assign(new Error('no room'), { code: '53100', severity: 'ERROR' })) : send(),
+    ),
+  })
+  const asked = async (): Promise<unknown> => (await driver.ping({ signal: never })).details!['maintenance']
+  await driver.admin.createTopic('orders', one)
+  const publish = (): Promise<unknown> => driver.publish([outgoing('orders', 'a')], { signal: never })
+  await publish()
+  await waitUntil(async () => String(await asked()).includes('no room'))
+  fail = false
+  await waitUntil(async () => (await publish(), (await asked()) === undefined))
   await driver.close()
 })
 

@@ -36,8 +36,14 @@ const nextChecks = { waitMs: milliseconds(), signal: isSignal }
 /** A puller is a subscription whose handler hands the message over and waits. */
 export async function createPuller<T>(clock: Clock, subscribe: (handler: Handler<T>) => Promise<Subscription>): Promise<Puller<T>> {
   const waiting: Pulled<T>[] = []
+  /** For every call of `next` that waits. */
   let arrived = deferred()
   let closed = false
+
+  const news = (): void => {
+    arrived.resolve()
+    arrived = deferred()
+  }
 
   const handler = (message: Message<T>, context: HandlerContext): Promise<void> =>
     new Promise((resolve, reject) => {
@@ -64,14 +70,14 @@ export async function createPuller<T>(clock: Clock, subscribe: (handler: Handler
       // Nobody settles what was taken away: the slot is freed here.
       context.signal.addEventListener('abort', () => reject(context.signal.reason as Error), { once: true })
       waiting.push(pulled)
-      arrived.resolve()
+      news()
     })
 
   const subscription = await subscribe(handler)
 
   const close = async (): Promise<void> => {
     closed = true
-    arrived.resolve()
+    news()
     await subscription.close()
   }
 
@@ -100,7 +106,6 @@ export async function createPuller<T>(clock: Clock, subscribe: (handler: Handler
           end.abort()
           return batch
         }
-        arrived = deferred()
         await Promise.race([arrived.promise, timer])
       }
     },

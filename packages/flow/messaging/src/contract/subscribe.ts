@@ -192,6 +192,10 @@ export const subscribeCases: readonly Definition[] = [
       const aborted = puller.next(5, { waitMs: 60_000, signal: stop.signal })
       stop.abort(reason)
       await assert.rejects(aborted, reason)
+      // Two who wait at once are both woken: neither waits its time out.
+      const two = [1, 2].map(() => puller.next(1, { waitMs: 60_000 }).then(([each]) => each!.ack()))
+      await stage.publish(broker, keyed(topic, 2, 2))
+      await Promise.all(two)
       await assert.rejects(puller.next(0), RangeError)
     },
   },

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { partitionOf } from '../partition.ts'
 import { needs } from './needs.ts'
 import { assertKeyOrder, bytes, type Definition, keyed, quick, range } from './stage.ts'
 
@@ -43,6 +44,36 @@ export const topicCases: readonly Definition[] = [
         fresh.done.map(({ text }) => text),
         ['7'],
       )
+    },
+  },
+  {
+    name: 'a start beyond the end is the end, a partition that is not named begins at its first message, and a time is that of the message',
+    needs: needs.history,
+    run: async (stage) => {
+      const broker = await stage.broker()
+      const topic = stage.topic()
+      await broker.createTopic(topic, { partitions: 2, groups: ['keeper'] })
+      const keys = [0, 1].map((partition) =>
+        range(100)
+          .map(String)
+          .find((key) => partitionOf(key, 2) === partition)!,
+      )
+      const now = stage.clock.now()
+      const put = (text: string, partition: number, timestamp = now): Promise<unknown> =>
+        broker.publish({ topic, key: keys[partition]!, value: bytes(text), timestamp })
+      for (const text of ['old', 'older']) await put(text, 0, now - 3_600_000)
+      for (const partition of [0, 1]) await put(`new ${partition}`, partition)
+      const [first] = await broker.peek(topic, { partition: 0, limit: 1 })
+      const beyond = first!.position.replace(/\d+$/, '1000000')
+      await broker.createGroup(topic, 'beyond', { start: new Map([[0, beyond]]) })
+      await broker.createGroup(topic, 'time', { start: new Date(now - 1_000) })
+      await put('next', 0)
+      const expected = { beyond: ['new 1', 'next'], time: ['new 0', 'new 1', 'next'] }
+      for (const [group, texts] of Object.entries(expected)) {
+        const { done } = await stage.listen(broker, topic, { group })
+        await stage.untilRead(broker, topic, group)
+        assert.deepEqual(done.map(({ text }) => text).toSorted(), texts, group)
+      }
     },
   },
   {

@@ -41,14 +41,13 @@ export async function listenOnly(deps: ConsumeDeps, topic: TopicEntry, owner: Ow
     readings.set(partition, startReading({ pid, partition, epoch: 1, suspectBelow: 0, from }))
     owner.assigned(partition, 1)
   })
-  let missed: MessagingError | undefined
+  const missed: MessagingError[] = []
   return {
     fetch: createFetch({
       ...deps,
       readings,
       check: () => {
-        const error = missed
-        missed = undefined
+        const error = missed.shift()
         if (error) throw error
       },
       held: () => true,
@@ -57,7 +56,7 @@ export async function listenOnly(deps: ConsumeDeps, topic: TopicEntry, owner: Ow
         for (const { reading } of asked) {
           const first = got.find((row) => row.pid === reading.pid)
           // Offsets have no gaps of their own.
-          if (first && first.offset > reading.from) missed = missedMessages(topic.name, reading.partition, first.offset - reading.from)
+          if (first && first.offset > reading.from) missed.push(missedMessages(topic.name, reading.partition, first.offset - reading.from))
         }
         return got
       },

@@ -234,6 +234,37 @@ test('a listener without a group that reads too slowly is told what it missed, a
   await driver.close()
 })
 
+test('what was missed in two partitions at once is told of both', async () => {
+  const { driver, turn } = await stage()
+  await driver.admin.createTopic('orders', { ...one, partitions: 2 })
+  await driver.admin.createGroup('orders', 'g', 'earliest')
+  const listener = await member(driver, 'orders', undefined)
+  const reader = await member(driver, 'orders', 'g')
+  const keyed = (n: number, prefix: string) => series('orders', n, prefix).map((message, i) => ({ ...message, key: `key-${i % 20}` }))
+  await driver.publish(keyed(40, 'gone '), { signal: never })
+  await reader.settle(await reader.take(40))
+  await turn()
+  await driver.publish(keyed(20, 'next '), { signal: never })
+  await turn()
+  let missed = 0
+  const seen: string[] = []
+  const wants = new Map([
+    [0, 100],
+    [1, 100],
+  ])
+  while (seen.length < 20)
+    seen.push(
+      ...(await listener.consumption.fetch(wants, { signal: never }).then(ids, (error: Error) => {
+        missed += Number.parseInt(error.message)
+        return []
+      })),
+    )
+  assert.equal(missed, 40)
+  await reader.leave()
+  await listener.leave()
+  await driver.close()
+})
+
 test('what is older than maxAgeMs goes, read or not, and what was unread is counted', async () => {
   const { name, driver, removed, turn } = await stage()
   await driver.admin.createTopic('orders', { partitions: 1, keep: false, maxAgeMs: 60_000 })
