@@ -92,3 +92,30 @@ test("behind the inbox's middleware a handler has the broker's whole context, an
   assert.equal((await outbox.counts(memory)).pending, 1)
   await broker.close()
 })
+
+test("ctx.retry and ctx.deadLetter behind the inbox's middleware lose nothing: what the run did is undone, and the next one handles the message", async () => {
+  const memory = memoryStore()
+  const outbox = createOutbox({ store: memory.outbox })
+  const broker = createBroker(memoryDriver())
+  const once = createInbox({ store: memory.inbox }).middleware<Message, HandlerContext>(memory.transaction, { handler: 'h' })
+  const attempts: number[] = []
+  await broker.subscribe(
+    'walks',
+    { group: 'stats' },
+    once(async (_, ctx) => {
+      attempts.push(ctx.attempt)
+      await outbox.add(ctx.tx, { topic: 'effects', value: new Uint8Array() })
+      if (attempts.length === 1) ctx.retry({ delayMs: 1 })
+      if (attempts.length === 2) ctx.deadLetter('not yet')
+    }),
+  )
+  await broker.publish({ id: 'w1', topic: 'walks', value: new Uint8Array() })
+  const letters = broker.deadLetters('walks', 'stats')
+  await waitUntil(async () => (await letters.count()) === 1)
+  assert.equal((await outbox.counts(memory)).pending, 0)
+  await letters.replay({ filter: () => true })
+  await waitUntil(() => broker.stats().acked === 1)
+  assert.deepEqual(attempts, [1, 2, 1])
+  assert.equal((await outbox.counts(memory)).pending, 1)
+  await broker.close()
+})

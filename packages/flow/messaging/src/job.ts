@@ -22,6 +22,8 @@ export interface HandlerContext {
   deadLetter(reason: string, options?: { error?: unknown; headers?: Readonly<Record<string, string>> }): void
   /** Done without having been handled. Takes effect when the handler returns. */
   skip(): void
+  /** What the handler has asked for in this run: a middleware that commits something only when the message is done with looks here. */
+  readonly asked: 'retry' | 'deadLetter' | 'skip' | undefined
 }
 
 export type Said =
@@ -118,5 +120,8 @@ export class Job implements HandlerContext {
   }
   skip(): void {
     this.said = { kind: 'skip' }
+  }
+  get asked(): Said['kind'] | undefined {
+    return this.said?.kind
   }
 }

@@ -57,6 +57,22 @@ test('the middleware gives handlers ctx.tx, keeps the rest of the context, and h
   assert.equal((await outbox.counts(db)).pending, 1)
 })
 
+test('behind the middleware a run that asks for another, or for a dead letter, is undone; one that asks for nothing or to be skipped is not', async () => {
+  const { inbox, outbox, transaction, db } = memoryHarness()
+  const asks: (string | undefined)[] = ['retry', 'deadLetter', 'skip', 'retry']
+  const seen: unknown[] = []
+  const handler = inbox.middleware<{ id: string }, { asked?: string | undefined }>(transaction, { handler: 'h' })(async (_, ctx) => {
+    await outbox.add(ctx.tx, message('k', 'effect'))
+    ctx.asked = asks[seen.length]
+    seen.push(ctx.asked)
+  })
+  for (let delivery = 1; delivery <= 5; delivery++) await handler({ id: 'm' }, {})
+  assert.deepEqual(seen, ['retry', 'deadLetter', 'skip'])
+  assert.equal((await outbox.counts(db)).pending, 1)
+  const failing = inbox.middleware(transaction, { handler: 'h' })(() => Promise.reject(new Error('by itself')))
+  await assert.rejects(failing({ id: 'n' }, { asked: 'retry' }), /by itself/)
+})
+
 describe('on PostgreSQL', () => {
   const { open, close } = schemas('pg18')
   after(close)

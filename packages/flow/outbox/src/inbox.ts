@@ -62,8 +62,8 @@ export interface Inbox<M extends InboxMessage = InboxMessage> {
   /** `once` in a transaction of its own. */
   runner(transaction: RunTransaction): InboxRunner<M>
   /**
-   * Handlers behind it run once a message, in a transaction of their own, which it sets as `ctx.tx`. A duplicate is not handed on.
-   * For another run throw: a handler that returns has handled the message, whatever it asked of a broker meanwhile.
+   * Handlers behind it run once a message, in a transaction of their own, which it sets as `ctx.tx`. A duplicate is not handed on. A run that throws is undone, and so is
+   * one whose context then says in `asked` that another run ('retry') or a dead letter ('deadLetter') is to follow, as that of `@core-backend/messaging` does.
    */
   middleware<Message extends M, C extends object>(
     transaction: RunTransaction,
@@ -168,7 +168,16 @@ export function createInbox<M extends InboxMessage = InboxMessage>(options: Inbo
       isFunction(transaction, 'middleware: transaction')
       checkOptions('middleware', options, handlerChecks, ['handler'])
       return (next) => async (message, ctx) => {
-        await alone(transaction, message, [options.handler], async (tx) => next(message, Object.assign(ctx, { tx })))
+        let unhandled = false
+        const run = alone(transaction, message, [options.handler], async (tx) => {
+          await next(message, Object.assign(ctx, { tx }))
+          const { asked } = ctx as { asked?: unknown }
+          unhandled = asked === 'retry' || asked === 'deadLetter'
+          if (unhandled) throw new Error(`The handler asked for ${String(asked)}: what it did is undone`)
+        })
+        await run.catch((error: unknown) => {
+          if (!unhandled) throw error
+        })
       }
     },
     schema: store.schema,
