@@ -2,9 +2,10 @@ import assert from 'node:assert/strict'
 import type { Socket } from 'node:net'
 import { test } from 'node:test'
 import { openDatabase as openTestDatabase } from '@core-backend/testkit/postgres'
+import { skipUnless } from '@core-backend/testkit/services'
 import { tcpProxy } from '@core-backend/testkit/tcp-proxy'
 import { waitUntil } from '@core-backend/testkit/wait-until'
-import { isUnavailable, openDatabase } from './database.ts'
+import { isUnavailable, openDatabase, reachable } from './database.ts'
 
 test('statements of a turn leave in one write, BEGIN among them, and each gets its own answer', async (t) => {
   const test = await openTestDatabase('pg18')
@@ -76,3 +77,14 @@ test('a connection that goes silent fails what waits for it, and the server give
   proxy.pass()
   await waitUntil(() => db.query('SELECT 1').catch(() => undefined), { what: 'an answer' })
 })
+
+test(
+  'a pooler in transaction mode is refused by name: statements that one connection prepared would run on others',
+  { skip: skipUnless('pgbouncer') },
+  async () => {
+    await using behind = await openTestDatabase('pgbouncer')
+    await assert.rejects(reachable(behind.url!), { code: 'ERR_ACTIVELOG_DATABASE', message: /^Cannot use the database \S+: a pooler in transaction mode/ })
+    await using server = await openTestDatabase('pg18')
+    await reachable(server.url!)
+  },
+)

@@ -26,12 +26,16 @@ export interface DatabaseOptions {
 
 /** Opens nothing before the first query. Survives the server's restarts: what fails meanwhile fails alone. */
 export function openDatabase(url: string, { name, max = 16, silenceMs = 30_000, watch = (statement) => statement }: DatabaseOptions): Database {
-  const patience = { connectionTimeoutMillis: 5_000, query_timeout: silenceMs, idle_in_transaction_session_timeout: silenceMs }
+  const patience = { connectionTimeoutMillis: 5_000, query_timeout: silenceMs }
   const config = { connectionString: url, application_name: name, max, pipeline: true, keepAlive: true, ...patience }
   const pool = new Pool(config)
   // Without these, a connection that the server cuts would end the process: the first for idle ones, the second for those in use.
   pool.on('error', () => {})
-  pool.on('connect', (client) => void client.on('error', () => {}))
+  pool.on('connect', (client) => {
+    client.on('error', () => {})
+    // As a statement: poolers refuse it among the startup parameters. One that fails has lost its connection, which the next statement tells.
+    client.query(`SET idle_in_transaction_session_timeout = ${silenceMs}`).catch(() => {})
+  })
   let closing: Promise<void> | undefined
   return {
     pool,
@@ -91,20 +95,28 @@ export class DatabaseError extends Error {
   readonly retryable = true
 }
 
-/** Resolves when the server answers and is new enough. Throws {@link DatabaseError}. */
+/** Resolves when the server answers, is new enough and gives each connection a session of its own. Throws {@link DatabaseError}. */
 export async function reachable(url: string): Promise<void> {
-  const client = new Client({ connectionString: url, connectionTimeoutMillis: 5_000 })
-  client.on('error', () => {})
+  const clients = [1, 2].map(() => new Client({ connectionString: url, connectionTimeoutMillis: 5_000 }))
   try {
-    await client.connect()
-    const { rows } = await client.query<{ version: string }>("SELECT current_setting('server_version_num') AS version")
-    const version = Math.floor(Number(rows[0]?.version) / 10_000)
-    if (version < 15) throw new Error(`it is PostgreSQL ${version}, 15 or later is needed`)
+    const pids: number[] = []
+    for (const client of clients) {
+      client.on('error', () => {})
+      await client.connect()
+      const { rows } = await client.query<{ version: string; pid: number }>("SELECT current_setting('server_version_num') AS version, pg_backend_pid() AS pid")
+      const version = Math.floor(Number(rows[0]!.version) / 10_000)
+      if (version < 15) throw new Error(`it is PostgreSQL ${version}, 15 or later is needed`)
+      pids.push(rows[0]!.pid)
+    }
+    if (pids[0] === pids[1])
+      throw new Error(
+        'a pooler in transaction mode stands before it, where prepared statements and LISTEN get lost: connect to the server, or use session mode',
+      )
   } catch (cause) {
     const { message, code } = cause as { message: string; code?: string }
     throw new DatabaseError(`Cannot use the database ${withoutPassword(url)}: ${message || code}`, { cause })
   } finally {
-    await client.end().catch(() => {})
+    await Promise.all(clients.map((client) => client.end().catch(() => {})))
   }
 }
 

@@ -27,7 +27,12 @@ export const variables = {
     secret: true,
     about: 'Message broker; without it the database carries the messages too. `memory:` forgets what a crash interrupts',
   },
-  databaseUrl: { name: 'DATABASE_URL', type: 'url', secret: true, about: 'PostgreSQL 15 or later; without it one is started in `DATA_DIR`' },
+  databaseUrl: {
+    name: 'DATABASE_URL',
+    type: 'url',
+    secret: true,
+    about: 'PostgreSQL 15 or later, not behind a pooler in transaction mode; without it one is started in `DATA_DIR`',
+  },
   environment: { name: 'ENVIRONMENT', type: 'string', default: 'development', about: 'Written to every log line' },
 } as const
 
