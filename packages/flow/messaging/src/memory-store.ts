@@ -168,7 +168,7 @@ export function memoryStore(options: MemoryStoreOptions = {}): MemoryStore {
     const log = one.logs[partition]!
     const offset = log.next++
     // The publisher may reuse its buffer.
-    const stored: StoredMessage = { ...message, idStable: true, value: message.value.slice() }
+    const stored: StoredMessage = { ...message, idStable: true, value: Buffer.from(message.value) }
     log.entries.push({ offset, at: clock.now(), message: stored })
     wake(one.name)
     return { status: 'stored', partition, position: String(offset) }
@@ -215,7 +215,7 @@ export function memoryStore(options: MemoryStoreOptions = {}): MemoryStore {
     if (message.dedupeId !== undefined && isDuplicate(one, message.dedupeId)) return { status: 'stored', duplicate: true }
     if (message.deliverAt !== undefined && message.deliverAt > clock.now()) {
       const at = one.delayed.findLastIndex((other) => other.due <= message.deliverAt!) + 1
-      one.delayed.splice(at, 0, { due: message.deliverAt, message: { ...message, value: message.value.slice() } })
+      one.delayed.splice(at, 0, { due: message.deliverAt, message: { ...message, value: Buffer.from(message.value) } })
       if (at === 0) setAlarm()
       return { status: 'stored' }
     }

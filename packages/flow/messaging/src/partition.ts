@@ -1,9 +1,9 @@
-const utf8 = new TextEncoder()
+/** A key's bytes while they are hashed: most keys need no memory of their own. */
+const scratch = Buffer.allocUnsafe(1024)
 
 /** MurmurHash2 (Appleby, 2008), 32 bit, seed 0x9747b28c, as Kafka's Java client computes it. */
-export function murmur2(bytes: Uint8Array): number {
+export function murmur2(bytes: Uint8Array, length: number = bytes.length): number {
   const m = 0x5bd1e995
-  const length = bytes.length
   let h = 0x9747b28c ^ length
   let i = 0
   for (; i + 4 <= length; i += 4) {
@@ -23,5 +23,7 @@ export function murmur2(bytes: Uint8Array): number {
 
 /** The partition of a key, in [0, partitions): the same on every driver, and the one that Kafka's Java producer picks. */
 export function partitionOf(key: string, partitions: number): number {
-  return (murmur2(utf8.encode(key)) & 0x7fffffff) % partitions
+  // UTF-8 takes at most three bytes a UTF-16 unit.
+  const hash = key.length * 3 <= scratch.length ? murmur2(scratch, scratch.write(key)) : murmur2(Buffer.from(key))
+  return (hash & 0x7fffffff) % partitions
 }

@@ -1,3 +1,4 @@
+import { type Deferred, deferred } from '#internal/abort'
 import { Fifo } from '#internal/fifo'
 import { checkOptions, shown } from '#internal/options'
 import type { BrokerDriver, OutgoingMessage, PublishResult } from './driver.ts'
@@ -48,7 +49,8 @@ interface Pending {
   readonly place: number
   /** Counted in the key's `outstanding`. */
   taken: boolean
-  settle(result: PublishResult): void
+  readonly traced: ((error?: unknown) => void) | undefined
+  done(result: PublishResult): void
 }
 
 /** The messages of one key in one `publishBatch`. */
@@ -86,29 +88,13 @@ export function createPublisher(driver: BrokerDriver, options: PublisherOptions)
   let scheduled = false
   let sweeping: { until: number; nudge: AbortController } | undefined
   let closed = false
+  /** Resolves when nothing is pending: for who closes. */
+  let drained: Deferred<void> | undefined
   const checked = createOutgoing(driver, options)
 
   const enqueue = (message: OutgoingMessage, timeoutMs: number, done: (result: PublishResult) => void, batchKey?: BatchKey, place = 0): Pending => {
-    const ended = tracing?.publish(message)
-    const entry: Pending = {
-      message,
-      deadline: clock.monotonic() + timeoutMs,
-      state: 'queued',
-      batchKey,
-      place,
-      taken: false,
-      settle: (result) => {
-        if (entry.state === 'settled') return
-        if (batchKey && entry.taken && --batchKey.outstanding === 0) schedule()
-        entry.state = 'settled'
-        pending.delete(entry)
-        if (result.status === 'stored') published++
-        else if (batchKey) batchKey.brokenAt = Math.min(batchKey.brokenAt, place)
-        ended?.(result.status === 'stored' ? undefined : result.error)
-        if (hooks.onPublish) tell(hooks, 'onPublish', { topic: message.topic, id: message.id, result })
-        done(result)
-      },
-    }
+    const traced = tracing?.publish(message)
+    const entry: Pending = { message, deadline: clock.monotonic() + timeoutMs, state: 'queued', batchKey, place, taken: false, traced, done }
     pending.add(entry)
     queue.push(entry)
     schedule()
@@ -116,6 +102,22 @@ export function createPublisher(driver: BrokerDriver, options: PublisherOptions)
     else if (entry.deadline < sweeping.until) sweeping.nudge.abort()
     return entry
   }
+
+  const settle = (entry: Pending, result: PublishResult): void => {
+    if (entry.state === 'settled') return
+    const { message, batchKey, place, taken, traced } = entry
+    if (batchKey && taken && --batchKey.outstanding === 0) schedule()
+    entry.state = 'settled'
+    if (pending.delete(entry) && pending.size === 0) drained?.resolve()
+    if (result.status === 'stored') published++
+    else if (batchKey) batchKey.brokenAt = Math.min(batchKey.brokenAt, place)
+    traced?.(result.status === 'stored' ? undefined : result.error)
+    if (hooks.onPublish) tell(hooks, 'onPublish', { topic: message.topic, id: message.id, result })
+    entry.done(result)
+  }
+
+  /** Nobody waits for an answer any more: what was handed to the driver may be stored, the rest certainly is not. */
+  const giveUp = (entry: Pending, error: unknown): void => settle(entry, { status: entry.state === 'sent' ? 'unknown' : 'rejected', error })
 
   const schedule = (): void => {
     if (scheduled || inFlight >= maxInFlight) return
@@ -164,7 +166,7 @@ export function createPublisher(driver: BrokerDriver, options: PublisherOptions)
     const waves = capabilities.batchOrder ? [batch] : wavesOf(batch)
     for (const wave of waves) {
       for (const entry of wave)
-        if (entry.batchKey && entry.batchKey.brokenAt < entry.place) entry.settle({ status: 'rejected', error: behindAFailure(entry.message) })
+        if (entry.batchKey && entry.batchKey.brokenAt < entry.place) settle(entry, { status: 'rejected', error: behindAFailure(entry.message) })
       await hand(wave.filter((entry) => entry.state === 'queued'))
     }
   }
@@ -176,7 +178,7 @@ export function createPublisher(driver: BrokerDriver, options: PublisherOptions)
       try {
         await topology.ensureTopic(topic)
       } catch (error) {
-        for (const entry of batch) if (entry.message.topic === topic) entry.settle({ status: 'rejected', error })
+        for (const entry of batch) if (entry.message.topic === topic) settle(entry, { status: 'rejected', error })
       }
     }
   }
@@ -200,10 +202,10 @@ export function createPublisher(driver: BrokerDriver, options: PublisherOptions)
       for (let i = 0; i < entries.length; i++) {
         const result = results[i] ?? { status: 'unknown' as const, error: new Error(`the ${driver.name} driver gave no result`) }
         if (!again && result.status === 'rejected' && topology.forgotten(entries[i]!.message.topic, result.error)) missing.push(entries[i]!)
-        else entries[i]!.settle(result)
+        else settle(entries[i]!, result)
       }
     } catch (error) {
-      for (const entry of entries) entry.settle({ status: 'rejected', error })
+      for (const entry of entries) settle(entry, { status: 'rejected', error })
     } finally {
       guards.delete(guard)
     }
@@ -259,13 +261,13 @@ export function createPublisher(driver: BrokerDriver, options: PublisherOptions)
         const { signal, timeoutMs = 30_000 } = given
         signal?.throwIfAborted()
         const message = checked(input)
-        const onAbort = (): void => giveUp(entry, signal!.reason)
+        const onAbort = signal && ((): void => giveUp(entry, signal.reason))
         const entry = enqueue(message, timeoutMs, (result) => {
-          signal?.removeEventListener('abort', onAbort)
+          if (onAbort) signal.removeEventListener('abort', onAbort)
           if (result.status === 'stored') resolve(asPublished(message.id, result))
           else reject(signal?.aborted && result.error === signal.reason ? (result.error as Error) : asError(message.topic, result))
         })
-        signal?.addEventListener('abort', onAbort, { once: true })
+        if (onAbort) signal.addEventListener('abort', onAbort, { once: true })
       }),
 
     publishBatch: async (inputs, given = byDefault) => {
@@ -316,9 +318,9 @@ export function createPublisher(driver: BrokerDriver, options: PublisherOptions)
       closed = true
       const until = clock.monotonic() + deadlineMs
       while (pending.size > 0 && clock.monotonic() < until) {
-        const settled = Promise.all([...pending].map((entry) => new Promise<void>((resolve) => onceSettled(entry, resolve))))
+        drained = deferred()
         const stop = new AbortController()
-        await Promise.race([settled, clock.sleep(until - clock.monotonic(), { signal: stop.signal }).catch(() => undefined)])
+        await Promise.race([drained.promise, clock.sleep(until - clock.monotonic(), { signal: stop.signal }).catch(() => undefined)])
         stop.abort()
       }
       expire(Infinity)
@@ -334,17 +336,6 @@ const byDefault: PublishOptions = {}
 
 const behindAFailure = ({ topic, key }: { topic: string; key?: string | undefined }): MessagingError =>
   publishRefused(topic, `an earlier message of key ${JSON.stringify(key)} in the batch was not stored`, true)
-
-/** Nobody waits for an answer any more: what was handed to the driver may be stored, the rest certainly is not. */
-const giveUp = (entry: Pending, error: unknown): void => entry.settle({ status: entry.state === 'sent' ? 'unknown' : 'rejected', error })
-
-function onceSettled(entry: Pending, then: () => void): void {
-  const { settle } = entry
-  entry.settle = (result) => {
-    settle(result)
-    then()
-  }
-}
 
 /** For drivers that cannot promise order within a batch: the first of each key, then the second of each … A wave goes when the one before is answered. */
 function wavesOf(batch: readonly Pending[]): Pending[][] {
