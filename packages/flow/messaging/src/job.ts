@@ -38,6 +38,8 @@ export class Job implements HandlerContext {
   readonly group: string | undefined
   readonly trail: Trail
   lane: Lane | undefined
+  /** Behind it in its lane. */
+  next: Job | undefined
   message: Message<unknown> | undefined
   failures: number
   firstFailureAt: number | undefined

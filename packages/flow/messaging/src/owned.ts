@@ -2,12 +2,42 @@ import type { Delivery, Progress } from './driver.ts'
 import type { Job } from './job.ts'
 import type { Source } from './source.ts'
 
-/** Jobs that must run one after another. */
-export interface Lane {
+/** Jobs that must run one after another: a list through their `next`, since most lanes hold one job and there is a lane for each key. */
+export class Lane {
   readonly key: string | undefined
-  readonly jobs: Job[]
   /** One of its jobs runs, or waits for another try. */
-  busy: boolean
+  busy = false
+  #first: Job | undefined
+  #last: Job | undefined
+
+  constructor(key: string | undefined) {
+    this.key = key
+  }
+
+  get empty(): boolean {
+    return this.#first === undefined
+  }
+
+  push(job: Job): void {
+    if (this.#last) this.#last.next = job
+    else this.#first = job
+    this.#last = job
+  }
+
+  unshift(job: Job): void {
+    job.next = this.#first
+    this.#first = job
+    this.#last ??= job
+  }
+
+  shift(): Job | undefined {
+    const job = this.#first
+    if (!job) return undefined
+    this.#first = job.next
+    job.next = undefined
+    if (!this.#first) this.#last = undefined
+    return job
+  }
 }
 
 /**
@@ -24,7 +54,7 @@ export class Owned {
   #watermark: Delivery | undefined
   #settled: Delivery[] = []
   readonly lanes: Map<string, Lane> = new Map()
-  readonly partitionLane: Lane = { key: undefined, jobs: [], busy: false }
+  readonly partitionLane: Lane = new Lane(undefined)
   /** Jobs that hold a slot. */
   running = 0
   dirty = false

@@ -1,6 +1,6 @@
 import { Fifo } from '#internal/fifo'
 import type { Job } from './job.ts'
-import type { Lane, Owned } from './owned.ts'
+import { Lane, type Owned } from './owned.ts'
 
 export interface ScheduleOptions {
   readonly order: 'key' | 'partition' | 'none'
@@ -33,9 +33,9 @@ export function createSchedule({ order, concurrency: limit, open, start }: Sched
 
   const laneOf = (owned: Owned, key: string | undefined): Lane => {
     if (order === 'partition') return owned.partitionLane
-    if (order === 'none' || key === undefined) return { key: undefined, jobs: [], busy: false }
+    if (order === 'none' || key === undefined) return new Lane(undefined)
     let lane = owned.lanes.get(key)
-    if (!lane) owned.lanes.set(key, (lane = { key, jobs: [], busy: false }))
+    if (!lane) owned.lanes.set(key, (lane = new Lane(key)))
     return lane
   }
 
@@ -54,9 +54,9 @@ export function createSchedule({ order, concurrency: limit, open, start }: Sched
     while (running.size < concurrency && open()) {
       const lane = ready.shift()
       if (!lane) break
-      const job = lane.jobs.shift()
+      const job = lane.shift()
       if (!job || job.dropped) {
-        if (lane.jobs.length > 0) ready.push(lane)
+        if (!lane.empty) ready.push(lane)
         continue
       }
       lane.busy = true
@@ -70,11 +70,11 @@ export function createSchedule({ order, concurrency: limit, open, start }: Sched
   return {
     add: (job, key) => {
       const lane = (job.lane = laneOf(job.owned, key))
-      lane.jobs.push(job)
-      if (!lane.busy && lane.jobs.length === 1) ready.push(lane)
+      if (!lane.busy && lane.empty) ready.push(lane)
+      lane.push(job)
     },
     back: (job) => {
-      job.lane!.jobs.unshift(job)
+      job.lane!.unshift(job)
       ready.push(job.lane!)
     },
     free: (job, again) => {
@@ -84,7 +84,7 @@ export function createSchedule({ order, concurrency: limit, open, start }: Sched
       if (again) return
       const lane = job.lane!
       lane.busy = false
-      if (lane.jobs.length > 0) ready.push(lane)
+      if (!lane.empty) ready.push(lane)
       else if (lane.key !== undefined) job.owned.lanes.delete(lane.key)
     },
     run,

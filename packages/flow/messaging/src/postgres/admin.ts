@@ -61,7 +61,7 @@ export function createLog(connection: Connection, sql: Statements, catalog: Cata
       const rows = await connection.run<MessageRow>(sql.read, [`{${pid}}`, `{${from}}`, `{${limit}}`])
       if (rows.length === 0 && !(await catalog.find(topic))) throw topicNotFound(topic)
       const read = createReader()
-      return rows.map((row): LogEntry => ({ position: String(row.offset), message: read(row) }))
+      return rows.map((row): LogEntry => ({ position: row.offset, message: read(row) }))
     },
     seek: async (topic, group, to) => {
       const [row] = await connection.run<{ found: number; idle: number }>(sql.seek, [topic, group, ...startValues(to)])

@@ -56,7 +56,8 @@ export async function listenOnly(deps: ConsumeDeps, topic: TopicEntry, owner: Ow
         for (const { reading } of asked) {
           const first = got.find((row) => row.pid === reading.pid)
           // Offsets have no gaps of their own.
-          if (first && first.offset > reading.from) missed.push(missedMessages(topic.name, reading.partition, first.offset - reading.from))
+          const gap = first ? Number(first.offset) - reading.from : 0
+          if (gap > 0) missed.push(missedMessages(topic.name, reading.partition, gap))
         }
         return got
       },

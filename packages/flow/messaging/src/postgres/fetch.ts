@@ -70,8 +70,9 @@ export function createFetch({ heads, readings, rows, check, over, held, touched 
     for (const row of got) {
       const of = byPid.get(row.pid)!
       const { partition, epoch } = of
-      of.from = row.offset + 1
-      of.ready.push({ partition, epoch, position: String(row.offset), message: toMessage(row), suspect: row.offset < of.suspectBelow })
+      const offset = Number(row.offset)
+      of.from = offset + 1
+      of.ready.push({ partition, epoch, position: row.offset, message: toMessage(row), suspect: offset < of.suspectBelow })
       lastBytes += row.value?.length ?? 0
     }
     if (got.length > 0) lastAverage = lastBytes / got.length

@@ -15,7 +15,7 @@ export function functionsSql(s: string): string {
   const columns = `segment, pid, "offset", ts, id, key, headers, value`
   const segment = (of: string): string => `CASE WHEN ${of}.keep THEN -1 ELSE (SELECT current FROM ${s}.rotation) END`
   const generic = `LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan`
-  const rows = `TABLE (pid integer, "offset" double precision, ts double precision, id text, key text, headers text, value bytea)`
+  const rows = `TABLE (pid integer, "offset" text, ts double precision, id text, key text, headers text, value bytea)`
   const input = `ROWS FROM (unnest(parts), json_array_elements_text(ids), json_array_elements_text(keys), json_array_elements_text(heads), unnest(times), unnest(starts), unnest(lens)`
 
   return `-- How many of the offsets from low to before high are settled out of turn.
@@ -126,7 +126,7 @@ BEGIN
     ORDER BY h.pid FOR NO KEY UPDATE OF h),
   noted AS (
     UPDATE ${s}.handed h SET below = l.below FROM locked l WHERE h.group_id = of_group AND h.pid = l.pid)
-  SELECT m.pid, m."offset"::double precision, m.ts, m.id, m.key, m.headers, m.value FROM cur CROSS JOIN LATERAL (
+  SELECT m.pid, m."offset"::text, m.ts, m.id, m.key, m.headers, m.value FROM cur CROSS JOIN LATERAL (
     SELECT * FROM ${s}.messages m WHERE m.pid = cur.pid AND m."offset" >= cur.from_offset
       AND CASE WHEN m."offset" >= cur.above_from AND m."offset" < cur.above_from + cur.bits THEN get_bit(cur.above, m."offset" - cur.above_from) = 0 ELSE true END
     ORDER BY m."offset" LIMIT cur.n) m;
@@ -137,7 +137,7 @@ $fetch$;
 CREATE FUNCTION ${s}.read(pids integer[], froms bigint[], limits integer[]) RETURNS ${rows} ${generic} ${byKey} AS $read$
 #variable_conflict use_column
 BEGIN
-  RETURN QUERY SELECT m.pid, m."offset"::double precision, m.ts, m.id, m.key, m.headers, m.value FROM unnest(pids, froms, limits) AS w(pid, from_offset, n)
+  RETURN QUERY SELECT m.pid, m."offset"::text, m.ts, m.id, m.key, m.headers, m.value FROM unnest(pids, froms, limits) AS w(pid, from_offset, n)
   JOIN ${s}.partitions p ON p.id = w.pid
   CROSS JOIN LATERAL (SELECT * FROM ${s}.messages m WHERE m.pid = w.pid AND m."offset" >= greatest(w.from_offset, p.low) ORDER BY m."offset" LIMIT w.n) m;
 END

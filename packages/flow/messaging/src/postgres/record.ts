@@ -9,7 +9,8 @@ export interface Columns {
 
 export interface MessageRow {
   pid: number
-  offset: number
+  /** An integer. */
+  offset: string
   ts: number
   id: string
   key: string | null
