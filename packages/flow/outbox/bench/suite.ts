@@ -74,6 +74,13 @@ const ours = async (pool: Pool, options: Parameters<typeof createOutbox>[0] = {}
   return outbox
 }
 
+const aboutHand = 'id, topic, key, body and headers into a table with a primary key'
+const insertByHand = async (pool: Pool): Promise<HandOff> => {
+  await createHandTable(pool)
+  return (tx, i) =>
+    tx.query('INSERT INTO hand (topic, key, value, headers) VALUES ($1, $2, $3, $4)', ['activities', `activity-${i % 1_000}`, body, JSON.stringify(headers)])
+}
+
 const adding: Group = {
   title: "Business transaction: ActiveLog's POST (idempotency row, activity) at 16 connections",
   unit: 'transactions/s',
@@ -90,16 +97,7 @@ const adding: Group = {
       const outbox = await ours(pool, { notify: true })
       return (tx, i) => outbox.add(tx, event(i))
     }),
-    'INSERT by hand': business('id, topic, key, body and headers into a table with a primary key', async (pool) => {
-      await createHandTable(pool)
-      return (tx, i) =>
-        tx.query('INSERT INTO hand (topic, key, value, headers) VALUES ($1, $2, $3, $4)', [
-          'activities',
-          `activity-${i % 1_000}`,
-          body,
-          JSON.stringify(headers),
-        ])
-    }),
+    'INSERT by hand': business(aboutHand, insertByHand),
     'pg-boss, send': business('a job row', async (_, url) => {
       const made = await boss(peers, url)
       return (tx) => made.send('bench', { text }, { db: { executeSql: (sql: string, values?: unknown[]) => tx.query(sql, values) } })
@@ -128,6 +126,7 @@ const addingTogether: Group = {
       },
       { together: true },
     ),
+    'INSERT by hand': business(aboutHand, insertByHand, { together: true }),
   },
 }
 

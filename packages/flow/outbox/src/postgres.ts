@@ -12,7 +12,9 @@ const chunk = 1_000
 const ms = (param: string): string => `(${param}::float8 * interval '1 millisecond')`
 const epochMs = (column: string): string => `(date_part('epoch', ${column}) * 1000)`
 const at = (param: string): string => `to_timestamp(${param}::float8 / 1000)`
-const columns = 'message_id, topic, key, value, headers, timestamp, dedupe_id, created_at'
+/** What of a row its writer gives. */
+const given = 'message_id, topic, key, value, headers, timestamp, dedupe_id'
+const columns = `${given}, created_at`
 
 /** An outbox on PostgreSQL 15 or later, or PGlite. */
 export function postgresStore(options: { schema: string; table: string; partitions: number; notify: boolean }): OutboxStore {
@@ -36,6 +38,7 @@ function asker(what: 'outbox' | 'inbox', table: string): (db: SqlClient, ...stat
 
 function rowStore(names: ReturnType<typeof outboxNames>, { partitions, notify }: { partitions: number; notify: boolean }): RowStore {
   const ask = asker('outbox', names.label)
+  const insertions: Record<'ready' | 'delayed', string[]> = { ready: [], delayed: [] }
   return {
     schema: () => outboxSchema(names, partitions),
 
@@ -119,17 +122,39 @@ function rowStore(names: ReturnType<typeof outboxNames>, { partitions, notify }:
 
   async function insert(tx: Transaction, rows: readonly NewRow[], delayed: boolean): Promise<void> {
     if (rows.length === 0) return
-    const values: unknown[] = []
-    const param = (value: unknown): string => `$${values.push(value ?? null)}`
-    const time = (value: number | undefined): string => (value === undefined ? 'NULL' : at(param(value)))
-    const tuples = rows.map((row) => {
-      const own = `(${param(row.messageId)}, ${param(row.topic)}, ${param(row.key)}, ${param(row.value)}, ${param(row.headers)}, ${time(row.timestamp)}, ${param(row.dedupeId)}`
-      return delayed ? `${own}, 'delayed', ${at(param(row.deliverAt))})` : `${own})`
+    const values = rows.flatMap((row) => [
+      row.messageId,
+      row.topic,
+      row.key ?? null,
+      row.value,
+      row.headers ?? null,
+      row.timestamp ?? null,
+      row.dedupeId ?? null,
+      ...(delayed ? [row.deliverAt] : []),
+    ])
+    await ask(tx, insertion(rows.length, delayed), values)
+  }
+
+  /** The same text for as many rows: most are few, and who prepares statements by their text knows it again. */
+  function insertion(n: number, delayed: boolean): string {
+    const known = delayed ? insertions.delayed : insertions.ready
+    let text = known[n]
+    if (text === undefined) {
+      text = insertionText(n, delayed)
+      if (n <= 16) known[n] = text
+    }
+    return text
+  }
+
+  function insertionText(n: number, delayed: boolean): string {
+    const width = delayed ? 8 : 7
+    const tuples = Array.from({ length: n }, (_, row) => {
+      const $ = (i: number): string => `$${row * width + i}`
+      return `(${$(1)}, ${$(2)}, ${$(3)}, ${$(4)}, ${$(5)}, ${at($(6))}, ${$(7)}${delayed ? `, 'delayed', ${at($(8))}` : ''})`
     })
-    const text = delayed
-      ? `INSERT INTO ${names.held} (message_id, topic, key, value, headers, timestamp, dedupe_id, state, due_at) VALUES ${tuples.join(', ')}`
-      : `INSERT INTO ${names.table} (message_id, topic, key, value, headers, timestamp, dedupe_id) VALUES ${tuples.join(', ')}`
-    await ask(tx, notify && !delayed ? `WITH added AS (${text}) SELECT pg_notify('${names.label}', '')` : text, values)
+    const into = delayed ? `${names.held} (${given}, state, due_at)` : `${names.table} (${given})`
+    const text = `INSERT INTO ${into} VALUES ${tuples.join(', ')}`
+    return notify && !delayed ? `WITH added AS (${text}) SELECT pg_notify('${names.label}', '')` : text
   }
 }
 
