@@ -9,10 +9,10 @@ import { closedError, unsupported } from './errors.ts'
 import type { Hooks, Tracing } from './hooks.ts'
 import type { Codec, MessageInput } from './message.ts'
 import { checkGroup, checkSuffix, checkTopic, retryTopic } from './names.ts'
-import { brokerChecks, signalChecks, subscribeChecks } from './options.ts'
+import { brokerChecks, signalChecks, pullChecks } from './options.ts'
 import { checkPlan } from './plan.ts'
 import { type BatchResult, createPublisher, type Published, type PublishOptions } from './publisher.ts'
-import { createPuller, type Puller } from './pull.ts'
+import { createPuller, type Puller, type PullOptions } from './pull.ts'
 import { retryPolicy, type RetryOptions } from './retry.ts'
 import type { Handler, Middleware, Turnstile } from './runner.ts'
 import { type BrokerStats, Stats } from './stats.ts'
@@ -102,7 +102,7 @@ export interface Broker<C extends Capabilities = Capabilities> extends Administr
   /** Handles every message of the topics. The handler's return acknowledges, its throw follows `retry`. */
   subscribe<T = Uint8Array>(topics: string | readonly string[], options: SubscribeOptions<T>, handler: Handler<T>): Promise<Subscription>
   /** Batches on demand instead of a handler. */
-  pull<T = Uint8Array>(topics: string | readonly string[], options: SubscribeOptions<T> & { group: string }): Promise<Puller<T>>
+  pull<T = Uint8Array>(topics: string | readonly string[], options: PullOptions<T>): Promise<Puller<T>>
   /** What a group gave up on a topic. */
   deadLetters(topic: string, group: string): DeadLetters
   stats(): BrokerStats
@@ -226,7 +226,7 @@ export function createBroker<C extends Capabilities>(driver: BrokerDriver<C>, op
     publishBatch: publisher.publishBatch,
     subscribe,
     pull: async (topics, plan) => {
-      checkOptions('pull', plan, subscribeChecks, ['group'])
+      checkOptions('pull', plan, pullChecks, ['group'])
       const { prefetch = 100 } = plan
       return createPuller(clock, (handler) => subscribe(topics, { ...plan, prefetch, concurrency: prefetch }, handler))
     },

@@ -30,7 +30,7 @@ export { memoryStore, type MemoryStore, type MemoryStoreOptions } from './memory
 export { type Codec, json, message, type Message, type MessageBuilder, type MessageInput, raw, type SchemaLike } from './message.ts'
 export { partitionOf } from './partition.ts'
 export type { BatchResult, Published, PublishOptions } from './publisher.ts'
-export type { Pulled, Puller } from './pull.ts'
+export type { Pulled, Puller, PullOptions } from './pull.ts'
 export type { RetryOptions } from './retry.ts'
 export type { Handler, Middleware } from './runner.ts'
 export { fromEnv, type MessagingSettings, subscribeOptions, variables } from './settings.ts'

@@ -97,6 +97,10 @@ const rows: Record<string, readonly Refusal[]> = {
     [subscribe({ signal: new AbortController() }), 'TypeError: subscribe: signal must be an AbortSignal, got an instance of AbortController'],
     [subscribe({ group: 7 }), 'TypeError: subscribe: group must be a string, got 7'],
     [() => broker.pull('t', any({})), 'TypeError: pull: group must be a string, got undefined'],
+    [
+      () => broker.pull('t', any({ group: 'g', handlerTimeoutMs: 5 })),
+      'TypeError: pull: handlerTimeoutMs is not an option; there are group, order, start, retry, deadLetter, codec, middleware, abortGraceMs, drainMs, prefetch, maxInFlight, maxCrashes, flushMs, flushEvery, signal',
+    ],
     [bare(broker.pull), 'TypeError: pull: options must be an object with group, got undefined'],
   ],
   publish: [

@@ -21,6 +21,7 @@ import type { BrokerOptions, SubscribeOptions } from './broker.ts'
 import type { ListOptions, ReplayOptions } from './dead-letters.ts'
 import type { Hooks } from './hooks.ts'
 import type { PublishOptions } from './publisher.ts'
+import type { PullOptions } from './pull.ts'
 import type { RetryOptions } from './retry.ts'
 
 // What every option may be. Names of topics, groups and headers have their own grammar in names.ts.
@@ -97,6 +98,9 @@ export const subscribeChecks: Checks<SubscribeOptions> = {
   flushEvery: count(0),
   signal: isSignal,
 }
+
+const { concurrency: _concurrency, handlerTimeoutMs: _handlerTimeoutMs, ...pullable } = subscribeChecks
+export const pullChecks: Checks<PullOptions<unknown>> = pullable
 
 export const publishChecks: Checks<PublishOptions> = { signal: isSignal, timeoutMs: milliseconds() }
 

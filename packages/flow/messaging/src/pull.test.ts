@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { systemClock } from '#internal/clock'
+import { waitUntil } from '@core-backend/testkit/wait-until'
 import { createBroker } from './broker.ts'
 import type { HandlerContext } from './job.ts'
 import { memoryDriver } from './memory.ts'
@@ -26,5 +27,21 @@ test('who gives up in the moment in which a message comes leaves it to the next 
   pulled!.ack()
   await handled
   await puller.close()
+  await broker.close()
+})
+
+test('what nobody pulled goes back at once when the puller closes, and counts as no run', async () => {
+  const broker = createBroker(memoryDriver())
+  const puller = await broker.pull('t', { group: 'g', drainMs: 60_000 })
+  for (const id of ['a', 'b', 'c']) await broker.publish({ topic: 't', value: new Uint8Array(), id, key: 'k' + id })
+  await waitUntil(() => broker.stats().running === 3)
+  const [first] = await puller.next(1)
+  first!.ack()
+  await puller.close()
+  assert.equal(broker.stats().failed, 0)
+  const seen: [string, number][] = []
+  await broker.subscribe('t', { group: 'g' }, ({ id, attempt }) => void seen.push([id, attempt]))
+  await waitUntil(() => seen.length === 2)
+  assert.deepEqual(new Map(seen), new Map(['a', 'b', 'c'].filter((id) => id !== first!.message.id).map((id) => [id, 1])))
   await broker.close()
 })

@@ -1,10 +1,11 @@
 import { deferred } from '#internal/abort'
 import type { Clock } from '#internal/clock'
 import { checkOptions, integer, isSignal, milliseconds } from '#internal/options'
-import { closedError } from './errors.ts'
-import type { HandlerContext } from './job.ts'
+import { closedError, MessagingError } from './errors.ts'
+import type { HandlerContext, Job } from './job.ts'
 import type { Message } from './message.ts'
 import { retryChecks } from './options.ts'
+import type { SubscribeOptions } from './broker.ts'
 import type { Handler } from './runner.ts'
 import type { Subscription } from './subscription.ts'
 
@@ -19,6 +20,9 @@ export interface Pulled<T = Uint8Array> {
   deadLetter(reason: string, options?: { error?: unknown }): void
   skip(): void
 }
+
+/** As a subscription is opened, but for what a handler has and a puller has not: `prefetch` bounds what is in hand, and who holds a message decides how long. */
+export type PullOptions<T = Uint8Array> = Omit<SubscribeOptions<T>, 'group' | 'concurrency' | 'handlerTimeoutMs'> & { readonly group: string }
 
 /** Batches on demand, settled message by message. */
 export interface Puller<T = Uint8Array> {
@@ -35,7 +39,8 @@ const nextChecks = { waitMs: milliseconds(), signal: isSignal }
 
 /** A puller is a subscription whose handler hands the message over and waits. */
 export async function createPuller<T>(clock: Clock, subscribe: (handler: Handler<T>) => Promise<Subscription>): Promise<Puller<T>> {
-  const waiting: Pulled<T>[] = []
+  /** Handed over by the broker, and to nobody yet. */
+  const waiting = new Map<Pulled<T>, Job>()
   /** For every call of `next` that waits. */
   let arrived = deferred()
   let closed = false
@@ -47,29 +52,39 @@ export async function createPuller<T>(clock: Clock, subscribe: (handler: Handler
 
   const handler = (message: Message<T>, context: HandlerContext): Promise<void> =>
     new Promise((resolve, reject) => {
+      let settled = false
+      const settle = (how: () => void): void => {
+        if (settled) return
+        how()
+        settled = true
+      }
       const pulled: Pulled<T> = {
         message,
         signal: context.signal,
-        ack: resolve,
-        skip: () => {
-          context.skip()
-          resolve()
-        },
+        ack: () => settle(resolve),
+        skip: () =>
+          settle(() => {
+            context.skip()
+            resolve()
+          }),
         retry: (options = {}) => {
           checkOptions('retry', options, pulledChecks)
           const { delayMs, error } = options
-          if (error !== undefined && delayMs === undefined) return reject(error)
-          context.retry(delayMs === undefined ? {} : { delayMs })
-          resolve()
+          settle(() => {
+            if (error !== undefined && delayMs === undefined) return reject(error)
+            context.retry(delayMs === undefined ? {} : { delayMs })
+            resolve()
+          })
         },
-        deadLetter: (reason, options = {}) => {
-          context.deadLetter(reason, options)
-          resolve()
-        },
+        deadLetter: (reason, options = {}) =>
+          settle(() => {
+            context.deadLetter(reason, options)
+            resolve()
+          }),
       }
       // Nobody settles what was taken away: the slot is freed here.
-      context.signal.addEventListener('abort', () => reject(context.signal.reason as Error), { once: true })
-      waiting.push(pulled)
+      context.signal.addEventListener('abort', () => settle(() => reject(context.signal.reason as Error)), { once: true })
+      waiting.set(pulled, context as Job)
       news()
     })
 
@@ -78,7 +93,10 @@ export async function createPuller<T>(clock: Clock, subscribe: (handler: Handler
   const close = async (): Promise<void> => {
     closed = true
     news()
-    await subscription.close()
+    const closing = subscription.close()
+    // Nobody can ask for these any more: they need not be waited for.
+    for (const job of waiting.values()) job.abort(new MessagingError('ERR_MESSAGING_SHUTDOWN', 'The puller closed', { retryable: true }))
+    await closing
   }
 
   return {
@@ -98,8 +116,9 @@ export async function createPuller<T>(clock: Clock, subscribe: (handler: Handler
         // Before anything is taken: what is taken must reach the caller.
         signal?.throwIfAborted()
         const batch: Pulled<T>[] = []
-        while (batch.length < max && waiting.length > 0) {
-          const one = waiting.shift()!
+        for (const one of waiting.keys()) {
+          if (batch.length === max) break
+          waiting.delete(one)
           if (!one.signal.aborted) batch.push(one)
         }
         if (batch.length > 0 || over || closed) {

@@ -131,10 +131,12 @@ export function createRunner(options: RunnerOptions, events: RunnerEvents): Runn
     let result: unknown
     try {
       result = options.handler(job.message!, job)
+      // Not everything that can be awaited keeps the rules of a promise.
+      if (isThenable(result) && !(result instanceof Promise)) result = Promise.resolve(result)
     } catch (error) {
       return ended(job, { error }, leave)
     }
-    if (isThenable(result))
+    if (result instanceof Promise)
       result.then(
         () => ended(job, undefined, leave),
         (error: unknown) => ended(job, { error }, leave),

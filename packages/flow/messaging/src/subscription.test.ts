@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { deferred } from '#internal/abort'
+import { waitUntil } from '@core-backend/testkit/wait-until'
+import { z } from 'zod'
 import { type BrokerOptions, createBroker, type SubscribeOptions } from './broker.ts'
 import type { BrokerDriver, Capabilities, Consumption, Delivery, Ownership } from './driver.ts'
 import type { HandlerContext } from './job.ts'
 import { memoryDriver } from './memory.ts'
-import type { Message } from './message.ts'
+import { json, type Message } from './message.ts'
 import type { Subscription } from './subscription.ts'
 import { virtualClock, type VirtualClock } from './virtual-clock.ts'
 
@@ -385,4 +387,26 @@ test('options that make no sense are refused', async () => {
   for (const bad of [{ concurrency: 0 }, { concurrency: Number.NaN }, { prefetch: 0 }, { maxInFlight: 0 }, { retry: { maxAttempts: 0 } }])
     await assert.rejects(puppet(nothing, bad), RangeError, JSON.stringify(bad))
   await assert.rejects(puppet(undefined as never), TypeError)
+})
+
+test('what a handler returns may keep none of the rules of a promise: that its then throws is a failed run, with and without a codec', async () => {
+  for (const codec of [undefined, json(z.unknown())]) {
+    const broker = createBroker(memoryDriver())
+    let runs = 0
+    const lazy = {
+      // oxlint-disable-next-line unicorn/no-thenable
+      then: () => {
+        runs++
+        throw new Error('cannot even begin')
+      },
+    }
+    await broker.subscribe('t', { group: 'g', codec: codec as never, retry: { maxAttempts: 2, initialDelayMs: 1 } }, () => lazy)
+    await broker.publish({ topic: 't', value: Buffer.from('{}') })
+    const letters = broker.deadLetters('t', 'g')
+    await waitUntil(async () => (await letters.count()) === 1)
+    assert.equal(runs, 2)
+    assert.equal((await letters.list()).letters[0]!.error.message, 'cannot even begin')
+    assert.equal(broker.stats().running, 0)
+    await broker.close()
+  }
 })

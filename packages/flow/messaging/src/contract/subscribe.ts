@@ -148,10 +148,12 @@ export const subscribeCases: readonly Definition[] = [
       by('key-2').deadLetter('no good')
       by('key-3').skip()
       // A second settlement changes nothing.
-      for (const one of [by('key-0'), by('key-2')]) {
-        one.retry({ error: new Error('late') })
-        one.ack()
-        one.ack()
+      for (const key of ['key-0', 'key-1', 'key-2', 'key-3']) {
+        by(key).retry({ error: new Error('late') })
+        by(key).retry({ delayMs: 1 })
+        by(key).deadLetter('late')
+        by(key).skip()
+        by(key).ack()
       }
       const again: Pulled[] = []
       while (again.length < 1) again.push(...(await puller.next(10)))
