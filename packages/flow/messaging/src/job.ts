@@ -38,8 +38,10 @@ export class Job implements HandlerContext {
   readonly group: string | undefined
   readonly trail: Trail
   lane: Lane | undefined
-  /** Behind it in its lane. */
+  /** The one after it in its lane. */
   next: Job | undefined
+  /** Its lane waits for another run of the job before it. */
+  behind = false
   message: Message<unknown> | undefined
   failures: number
   firstFailureAt: number | undefined

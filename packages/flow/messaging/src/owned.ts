@@ -7,6 +7,8 @@ export class Lane {
   readonly key: string | undefined
   /** One of its jobs runs, or waits for another try. */
   busy = false
+  /** The latter. */
+  waits = false
   #first: Job | undefined
   #last: Job | undefined
 
@@ -16,6 +18,10 @@ export class Lane {
 
   get empty(): boolean {
     return this.#first === undefined
+  }
+
+  *[Symbol.iterator](): Generator<Job> {
+    for (let job = this.#first; job; job = job.next) yield job
   }
 
   push(job: Job): void {

@@ -72,17 +72,25 @@ export function createSchedule({ order, concurrency: limit, open, start }: Sched
       const lane = (job.lane = laneOf(job.owned, key))
       if (!lane.busy && lane.empty) ready.push(lane)
       lane.push(job)
+      if (lane.waits) job.owned.source.count(job, true)
     },
     back: (job) => {
-      job.lane!.unshift(job)
-      ready.push(job.lane!)
+      const lane = job.lane!
+      lane.waits = false
+      for (const other of lane) job.owned.source.count(other, false)
+      lane.unshift(job)
+      ready.push(lane)
     },
     free: (job, again) => {
       job.running = false
       running.delete(job)
       job.owned.running--
-      if (again) return
       const lane = job.lane!
+      if (again) {
+        lane.waits = true
+        for (const other of lane) job.owned.source.count(other, true)
+        return
+      }
       lane.busy = false
       if (!lane.empty) ready.push(lane)
       else if (lane.key !== undefined) job.owned.lanes.delete(lane.key)

@@ -29,6 +29,8 @@ export interface Source {
   readonly owned: ReadonlyMap<number, Owned>
   /** Handed over and not started. */
   buffered: number
+  /** Notes whether a buffered job is behind one that waits for another run. Such jobs do not count against the prefetch, or a key that fails would hold up all others. */
+  count(job: Job, behind: boolean): void
   /** The last failure of the broker, until something works again. */
   readonly error: unknown
   /** There may be room again. */
@@ -54,6 +56,7 @@ export async function openSource(driver: BrokerDriver, options: SourceOptions): 
   const owned = new Map<number, Owned>()
   const half = Math.ceil(prefetch / 2)
   let consumption: Consumption | undefined
+  let behind = 0
   let error: unknown
   /** The fetch under way: for which partitions, and its end. */
   let asked: { wants: ReadonlyMap<number, number>; end: AbortController } | undefined
@@ -73,7 +76,7 @@ export async function openSource(driver: BrokerDriver, options: SourceOptions): 
   // Asking. Half the prefetch at a time: one half is asked for while the other is worked on.
 
   const wantsOf = (): ReadonlyMap<number, number> => {
-    if (prefetch - source.buffered < half || !open()) return nothing
+    if (prefetch - (source.buffered - behind) < half || !open()) return nothing
     const wants = new Map<number, number>()
     const share = Math.ceil(half / Math.max(1, owned.size))
     for (const [partition, one] of owned) {
@@ -208,6 +211,7 @@ export async function openSource(driver: BrokerDriver, options: SourceOptions): 
       if (job.running || job.dropped) continue
       job.dropped = true
       if (!job.waiting) source.buffered--
+      source.count(job, false)
     }
     kick()
   }
@@ -239,6 +243,11 @@ export async function openSource(driver: BrokerDriver, options: SourceOptions): 
     topic,
     owned,
     buffered: 0,
+    count: (job, now) => {
+      if (job.behind === now || (now && job.dropped)) return
+      job.behind = now
+      behind += now ? 1 : -1
+    },
     get error() {
       return error
     },

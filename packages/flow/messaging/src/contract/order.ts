@@ -165,6 +165,25 @@ export const orderCases: readonly Definition[] = [
     },
   },
   {
+    name: 'a key that waits for its next run holds up no other, however many of its messages are behind it',
+    run: async (stage) => {
+      const broker = await stage.broker()
+      const topic = stage.topic()
+      await broker.createTopic(topic, { groups: ['g'] })
+      const { done } = await stage.listen(broker, topic, { group: 'g', concurrency: 4, prefetch: 10 }, ({ key }, context) => {
+        if (key === 'bad') context.retry({ delayMs: 60_000 })
+      })
+      const n = 60
+      await stage.publish(
+        broker,
+        range(n).map((i) => ({ topic, key: 'bad', value: bytes(String(i)) })),
+      )
+      await stage.publish(broker, keyed(topic, n, 20))
+      await stage.until(() => done.filter(({ key }) => key !== 'bad').length === n, 'all messages of other keys')
+      assert.equal(done.length, n + 1)
+    },
+  },
+  {
     name: 'a full window stops its partition, shows in the stats, and lets others pass',
     run: async (stage) => {
       const broker = await stage.broker()
