@@ -55,6 +55,7 @@ function witnessed(driver: BrokerDriver): BrokerDriver {
           owner.assigned(partition, epoch)
         },
         revoking: (partition, deadlineMs) => owner.revoking(partition, deadlineMs),
+        renewed: (error) => owner.renewed(error),
         lost: (partition, reason) => {
           journal({ e: 'lost', partition, epoch: epochs.get(partition)!, reason })
           owner.lost(partition, reason)

@@ -72,6 +72,8 @@ export interface Ownership {
   revoking(partition: number, deadlineMs: number): void
   /** It is gone: nothing of this epoch can be settled any more. */
   lost(partition: number, reason: string): void
+  /** How the last renewal of what it holds went: an error is the subscription's until one goes well. Only from brokers that renew. */
+  renewed(error: unknown): void
 }
 
 /** One member of one group on one topic. Pull: nothing comes that the engine did not ask for. */

@@ -59,8 +59,11 @@ function group(partitions: number): {
           if (state.releases) void leases.release(p, leases.held(p)!)
         },
         lost: (p) => told.push(`lost ${p}`),
+        renewed: (error) => {
+          if (error !== undefined) errors.push(error)
+        },
       },
-      { clock, leaseMs, onError: (error) => errors.push(error), onRevived: (p) => told.push(`revived ${p}`) },
+      { clock, leaseMs, onRenewed: (p, late) => late && told.push(`revived ${p}`) },
     )
     return { leases, told, errors, state, holds: () => cursors.flatMap((_, p) => (leases.held(p) === undefined ? [] : [p])) }
   }
@@ -207,11 +210,14 @@ test('a release of an epoch that is over frees nothing', async () => {
   assert.equal(a.leases.held(0), undefined)
 })
 
-test('a failing store is told of, and does not end the rounds', async () => {
+test('a failing store is told of, at the start by the start itself, and does not end the rounds', async () => {
   const { clock, join } = group(1)
   const a = join('a')
   a.state.reachable = false
+  await assert.rejects(a.leases.start(), /not reachable/)
+  a.state.reachable = true
   await a.leases.start()
+  a.state.reachable = false
   await clock.advance(leaseMs)
   assert.ok(a.errors.length > 1)
   a.state.reachable = true

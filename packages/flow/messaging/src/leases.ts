@@ -33,7 +33,7 @@ export interface Lease {
 
 /** One member's part in a group. */
 export interface Leases {
-  /** Takes part from now on; resolves after the first round, when what was free is claimed. */
+  /** Takes part from now on; resolves after the first round, when what was free is claimed, or rejects with why it failed. */
   start(): Promise<void>
   /** Called by a driver's `release`: frees the lease. */
   release(partition: number, epoch: number): Promise<void>
@@ -47,9 +47,8 @@ export interface Leases {
 export interface LeaseOptions {
   readonly clock: Clock
   readonly leaseMs: number
-  readonly onError: (error: unknown) => void
-  /** A renewal came so late that `held` had begun to deny the partition, but in time for the store: it goes on. */
-  readonly onRevived: (partition: number) => void
+  /** A partition goes on. `late`: so late that `held` had begun to deny it, but in time for the store. */
+  readonly onRenewed: (partition: number, late: boolean) => void
 }
 
 interface HeldLease {
@@ -63,7 +62,7 @@ interface HeldLease {
  * Claims, renews and gives back leases so that each member holds its fair share, and tells the owner. A lease whose renewal is not confirmed in time is lost
  * here before it is free there: the local clock starts when the request is sent, the store's when it arrives (Gray and Cheriton, Leases, 1989).
  */
-export function createLeases(store: LeaseStore, member: string, owner: Ownership, { clock, leaseMs, onError, onRevived }: LeaseOptions): Leases {
+export function createLeases(store: LeaseStore, member: string, owner: Ownership, { clock, leaseMs, onRenewed }: LeaseOptions): Leases {
   const held = new Map<number, HeldLease>()
   const stop = new AbortController()
   let loop: Promise<void> | undefined
@@ -87,7 +86,7 @@ export function createLeases(store: LeaseStore, member: string, owner: Ownership
       if (now?.owner === member && now.epoch === lease.epoch) {
         const late = clock.monotonic() >= lease.validUntil
         lease.validUntil = sentAt + leaseMs
-        if (late) onRevived(partition)
+        onRenewed(partition, late)
       } else lose(partition, 'another member took the partition over')
     }
     if (stop.signal.aborted) return
@@ -124,7 +123,10 @@ export function createLeases(store: LeaseStore, member: string, owner: Ownership
 
   /** One round at a time: a beat that overtakes another would renew with stale epochs. */
   const inTurn = (): Promise<void> => {
-    chain = chain.then(round).catch(onError)
+    chain = chain.then(round).then(
+      () => owner.renewed(undefined),
+      (error: unknown) => owner.renewed(error),
+    )
     return chain
   }
 
@@ -140,7 +142,9 @@ export function createLeases(store: LeaseStore, member: string, owner: Ownership
 
   return {
     start: async () => {
-      await inTurn()
+      const beginning = round()
+      chain = beginning.catch(() => undefined)
+      await beginning
       loop ??= run()
     },
     held: (partition) => {

@@ -63,7 +63,12 @@ test('what a slow listener missed in one partition is told, also when another ha
   const broker = createBroker(memoryDriver({ store }), { clock, partitions: 2 })
   await broker.createTopic('t')
   const reader = memoryDriver({ store })
-  const consumption = await reader.consume('t', undefined, { assigned: () => undefined, revoking: () => undefined, lost: () => undefined })
+  const consumption = await reader.consume('t', undefined, {
+    assigned: () => undefined,
+    revoking: () => undefined,
+    lost: () => undefined,
+    renewed: () => undefined,
+  })
   const [one, other] = [0, 1].map((partition) => Array.from({ length: 100 }, (_, i) => `key-${i}`).find((key) => partitionOf(key, 2) === partition)!)
   await broker.publish({ topic: 't', key: one!, value, id: 'first' })
   for (let i = 0; i < 12; i++) await broker.publish({ topic: 't', key: other!, value, id: `other ${i}` })

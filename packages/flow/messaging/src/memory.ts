@@ -287,7 +287,7 @@ async function member(
     },
     leave: async () => void found().members.delete(name),
   }
-  const leases = createLeases(leaseStore, name, owner, { clock, leaseMs, onError: () => undefined, onRevived: () => store.wake(topic.name) })
+  const leases = createLeases(leaseStore, name, owner, { clock, leaseMs, onRenewed: (_, late) => late && store.wake(topic.name) })
   await leases.start()
 
   const readOne = (log: MemoryLog, cursor: MemoryCursor, partition: number, n: number, into: Delivery[]): void => {

@@ -5,6 +5,8 @@ import type { Source } from './source.ts'
 /** Jobs that must run one after another: a list through their `next`, since most lanes hold one job and there is a lane for each key. */
 export class Lane {
   readonly key: string | undefined
+  /** Where it stands under its key. */
+  home: Map<string, Lane> | undefined
   /** One of its jobs runs, or waits for another try. */
   busy = false
   /** The latter. */
@@ -12,8 +14,9 @@ export class Lane {
   #first: Job | undefined
   #last: Job | undefined
 
-  constructor(key: string | undefined) {
+  constructor(key?: string, home?: Map<string, Lane>) {
     this.key = key
+    this.home = home
   }
 
   get empty(): boolean {
@@ -60,7 +63,9 @@ export class Owned {
   #watermark: Delivery | undefined
   #settled: Delivery[] = []
   readonly lanes: Map<string, Lane> = new Map()
-  readonly partitionLane: Lane = new Lane(undefined)
+  /** Of messages without a key whose handlers outlived the epoch before, by position. */
+  readonly outlived: Map<string, Lane> = new Map()
+  readonly partitionLane: Lane
   /** Jobs that hold a slot. */
   running = 0
   dirty = false
@@ -70,10 +75,23 @@ export class Owned {
   /** Aborts the waits of its jobs when it is gone. */
   readonly gone: AbortController = new AbortController()
 
-  constructor(source: Source, partition: number, epoch: number) {
+  /** `before`: of earlier epochs, whose handlers still run. Their lanes stay taken until they end, so that nothing runs beside itself. */
+  constructor(source: Source, partition: number, epoch: number, before: readonly Owned[] = []) {
     this.source = source
     this.partition = partition
     this.epoch = epoch
+    let partitionLane: Lane | undefined
+    for (const one of before)
+      for (const { running, lane, delivery } of one.unfinished()) {
+        if (!running || !lane) continue
+        if (lane === one.partitionLane) partitionLane = lane
+        else if (lane.key === undefined) this.outlived.set(delivery.position, lane)
+        else {
+          this.lanes.set(lane.key, lane)
+          lane.home = this.lanes
+        }
+      }
+    this.partitionLane = partitionLane ?? new Lane()
   }
 
   /** Handed over and beyond the watermark. */

@@ -50,6 +50,7 @@ export async function member(driver: BrokerDriver, topic: string, group: string 
       held.delete(partition)
       lost.push(reason)
     },
+    renewed: () => undefined,
   }
   const consumption = await driver.consume(topic, group, owner)
   return {

@@ -538,6 +538,50 @@ test('after an outage an idle broker is well again', async () => {
   await broker.close()
 })
 
+test('a consumer whose leases cannot be renewed says so, and is well again when they can', async () => {
+  const name = freshSchema()
+  let refuse = false
+  const errors: unknown[] = []
+  const driver = postgresDriver({
+    schema: name,
+    leaseMs: 400,
+    client: tampered(db.client, /^WITH beats/, (send) =>
+      refuse ? Promise.reject(Object.assign(new Error('cannot execute UPDATE in a read-only transaction'), { code: '25006', severity: 'ERROR' })) : send(),
+    ),
+  })
+  const broker = createBroker(driver, { hooks: { onError: ({ error }) => void errors.push(error) } })
+  const subscription = await broker.subscribe('orders', { group: 'g' }, () => undefined)
+  refuse = true
+  await waitUntil(async () => (await broker.health()).status === 'degraded')
+  await waitUntil(() => subscription.stats().partitions === 0)
+  assert.match(String((await broker.health()).error), /read-only/)
+  assert.ok(errors.length > 0)
+  refuse = false
+  await waitUntil(async () => (await broker.health()).status === 'ok' && subscription.stats().partitions === 5)
+  await broker.close()
+})
+
+test('what was asked for while the lease had run out at the server alone comes when it is renewed', async () => {
+  const name = freshSchema()
+  // The server's clock was set forward, or ours stood still.
+  let lapse = true
+  const driver = postgresDriver({
+    schema: name,
+    leaseMs: 1_600,
+    client: tampered(db.client, /^SELECT \* FROM \S+\.fetch\(/, async (send) => {
+      if (lapse) await sql(`UPDATE ${name}.cursors SET expires_at = clock_timestamp() - interval '1 s'`)
+      lapse = false
+      return send()
+    }),
+  })
+  const broker = createBroker(driver)
+  const seen: string[] = []
+  await broker.subscribe('orders', { group: 'g' }, ({ id }) => void seen.push(id))
+  await broker.publish({ topic: 'orders', value: new Uint8Array(), id: 'a' })
+  await waitUntil(() => seen.length === 1)
+  await broker.close()
+})
+
 test('who cannot begin to listen leaves nothing behind that asks the server', async () => {
   const name = freshSchema()
   let polls = 0

@@ -1,6 +1,6 @@
 import { Fifo } from '#internal/fifo'
 import type { Job } from './job.ts'
-import { Lane, type Owned } from './owned.ts'
+import { Lane } from './owned.ts'
 
 export interface ScheduleOptions {
   readonly order: 'key' | 'partition' | 'none'
@@ -31,11 +31,11 @@ export function createSchedule({ order, concurrency: limit, open, start }: Sched
   let concurrency = limit
   let starting = false
 
-  const laneOf = (owned: Owned, key: string | undefined): Lane => {
+  const laneOf = ({ owned, delivery }: Job, key: string | undefined): Lane => {
     if (order === 'partition') return owned.partitionLane
-    if (order === 'none' || key === undefined) return new Lane(undefined)
+    if (order === 'none' || key === undefined) return owned.outlived.get(delivery.position) ?? new Lane()
     let lane = owned.lanes.get(key)
-    if (!lane) owned.lanes.set(key, (lane = new Lane(key)))
+    if (!lane) owned.lanes.set(key, (lane = new Lane(key, owned.lanes)))
     return lane
   }
 
@@ -69,7 +69,7 @@ export function createSchedule({ order, concurrency: limit, open, start }: Sched
 
   return {
     add: (job, key) => {
-      const lane = (job.lane = laneOf(job.owned, key))
+      const lane = (job.lane = laneOf(job, key))
       if (!lane.busy && lane.empty) ready.push(lane)
       lane.push(job)
       if (lane.waits) job.owned.source.count(job, true)
@@ -93,7 +93,7 @@ export function createSchedule({ order, concurrency: limit, open, start }: Sched
       }
       lane.busy = false
       if (!lane.empty) ready.push(lane)
-      else if (lane.key !== undefined) job.owned.lanes.delete(lane.key)
+      else if (lane.key !== undefined) lane.home!.delete(lane.key)
     },
     run,
     setConcurrency: (n) => {

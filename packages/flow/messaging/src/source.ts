@@ -54,10 +54,14 @@ const nothing: ReadonlyMap<number, number> = new Map()
 export async function openSource(driver: BrokerDriver, options: SourceOptions): Promise<Source> {
   const { topic, group, clock, prefetch, open } = options
   const owned = new Map<number, Owned>()
+  /** Lost or given back while handlers of theirs still run. */
+  let outlived: readonly Owned[] = []
   const half = Math.ceil(prefetch / 2)
   let consumption: Consumption | undefined
   let behind = 0
   let error: unknown
+  /** Why what it holds could not be renewed, until it could. */
+  let renewal: unknown
   /** The fetch under way: for which partitions, and its end. */
   let asked: { wants: ReadonlyMap<number, number>; end: AbortController } | undefined
   /** Whether partitions came or went since it was asked. */
@@ -89,7 +93,8 @@ export async function openSource(driver: BrokerDriver, options: SourceOptions): 
   /** Wakes a source that has nothing to ask for, or ends a fetch that does not ask for a partition which has room. */
   const kick = (): void => {
     if (idle) {
-      if (wantsOf().size > 0) idle.resolve()
+      // Who owns nothing asks too, to hear when there is nothing to be had any more.
+      if (wantsOf().size > 0 || owned.size === 0) idle.resolve()
     } else if (asked && (changed || asked.wants.size < owned.size)) {
       for (const partition of wantsOf().keys()) if (!asked.wants.has(partition)) return asked.end.abort()
     }
@@ -189,7 +194,16 @@ export async function openSource(driver: BrokerDriver, options: SourceOptions): 
     assigned: (partition, epoch) => {
       const before = owned.get(partition)
       if (before) lose(before, 'it was assigned anew')
-      owned.set(partition, new Owned(source, partition, epoch))
+      outlived = outlived.filter(({ running }) => running > 0)
+      owned.set(
+        partition,
+        new Owned(
+          source,
+          partition,
+          epoch,
+          outlived.filter((one) => one.partition === partition),
+        ),
+      )
       changed = true
       kick()
     },
@@ -203,6 +217,10 @@ export async function openSource(driver: BrokerDriver, options: SourceOptions): 
     lost: (partition, reason) => {
       const one = owned.get(partition)
       if (one) lose(one, reason)
+    },
+    renewed: (cause) => {
+      renewal = cause
+      if (cause !== undefined) options.onError(cause)
     },
   }
 
@@ -219,6 +237,7 @@ export async function openSource(driver: BrokerDriver, options: SourceOptions): 
   const forget = (one: Owned, reason: MessagingError): void => {
     if (one.gone.signal.aborted) return
     if (owned.get(one.partition) === one) owned.delete(one.partition)
+    if (one.running > 0) outlived = [...outlived, one]
     drop(one)
     for (const job of one.unfinished()) if (job.running) options.abort(job, reason)
     one.gone.abort(reason)
@@ -249,7 +268,7 @@ export async function openSource(driver: BrokerDriver, options: SourceOptions): 
       behind += now ? 1 : -1
     },
     get error() {
-      return error
+      return error ?? renewal
     },
     get consumption() {
       return consumption!

@@ -410,3 +410,31 @@ test('what a handler returns may keep none of the rules of a promise: that its t
     await broker.close()
   }
 })
+
+for (const order of ['key', 'partition', 'none'] as const)
+  test(`a message that comes again under a new epoch waits for its handler of before, which goes on: order ${order}`, async () => {
+    const gates = [deferred(), deferred()]
+    const runs: string[] = []
+    const { owner, hand, clock, subscription } = await puppet(
+      async ({ id }, { attempt }) => {
+        runs.push(`${id}${attempt} starts`)
+        await (runs.length === 1 ? gates[0] : gates[1])!.promise
+        runs.push(`${id}${attempt} ends`)
+      },
+      { concurrency: 4, order, abortGraceMs: 10 },
+    )
+    await hand(0, ['a'])
+    for (const epoch of [2, 3]) {
+      owner.lost(0, 'taken over')
+      owner.assigned(0, epoch)
+      await clock.advance(100)
+      await hand(0, ['a'], { epoch, position: '0' })
+    }
+    assert.deepEqual([runs, subscription.stats().stuck], [['a1 starts'], 1])
+    gates[0]!.resolve()
+    await clock.advance(0)
+    assert.deepEqual(runs, ['a1 starts', 'a1 ends', 'a1 starts'])
+    gates[1]!.resolve()
+    await clock.advance(0)
+    assert.deepEqual([runs.at(-1), subscription.stats().running, subscription.stats().stuck], ['a1 ends', 0, 0])
+  })

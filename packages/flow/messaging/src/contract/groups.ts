@@ -134,7 +134,7 @@ export const groupCases: readonly Definition[] = [
         leave(): Promise<void>
       }> => {
         let epoch = 0
-        const owner: Ownership = { assigned: (_partition, now) => (epoch = now), revoking: () => undefined, lost: () => undefined }
+        const owner: Ownership = { assigned: (_partition, now) => (epoch = now), revoking: () => undefined, lost: () => undefined, renewed: () => undefined }
         const consumption = await driver.consume(topic, 'g', owner)
         await stage.until(() => epoch > 0, 'the partition')
         return {
@@ -195,6 +195,7 @@ export const groupCases: readonly Definition[] = [
           },
           revoking: (partition) => void give(partition),
           lost: gone,
+          renewed: () => undefined,
         }
         const consumption = await from.consume(topic, 'g', owner)
         return {

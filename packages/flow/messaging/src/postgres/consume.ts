@@ -53,11 +53,12 @@ export async function listenOnly(deps: ConsumeDeps, topic: TopicEntry, owner: Ow
       held: () => true,
       rows: async (asked) => {
         const got = await connection.run<MessageRow>(sql.read, [list(asked, pidOf), list(asked, (a) => a.reading.from), list(asked, (a) => a.n)])
-        for (const { reading } of asked) {
-          const first = got.find((row) => row.pid === reading.pid)
-          // Offsets have no gaps of their own.
-          const gap = first ? Number(first.offset) - reading.from : 0
-          if (gap > 0) missed.push(missedMessages(topic.name, reading.partition, gap))
+        // Offsets have no gaps of their own: what is not there was removed.
+        const expected = new Map(asked.map(({ reading }) => [reading.pid, reading.from]))
+        for (const { pid, offset } of got) {
+          const gap = Number(offset) - expected.get(pid)!
+          if (gap > 0) missed.push(missedMessages(topic.name, topic.pids.indexOf(pid), gap))
+          expected.set(pid, Number(offset) + 1)
         }
         return got
       },
@@ -83,7 +84,6 @@ export async function joinGroup(
   const unwatch = heads.watch(topic.pids)
   const who = [String(group.id), member]
   const over = new AbortController()
-  let failure: unknown
 
   const store = groupLeases({
     connection,
@@ -105,20 +105,20 @@ export async function joinGroup(
   const leases = createLeases(store, member, owner, {
     clock,
     leaseMs,
-    onError: (error) => {
-      failure = error
-    },
-    onRevived: (partition) => {
+    onRenewed: (partition, late) => {
       const reading = readings.get(partition)
-      if (reading) reading.seen = reading.from
+      if (!reading || !(late || reading.blank)) return
+      reading.blank = false
+      reading.seen = reading.from
       heads.stir(topic.pids[partition]!)
     },
   })
-  await leases.start()
-  if (failure !== undefined) {
+  try {
+    await leases.start()
+  } catch (error) {
     unwatch()
     await leases.close().catch(() => undefined)
-    throw failure
+    throw error
   }
 
   return {
@@ -165,7 +165,10 @@ export async function joinGroup(
     },
     close: async () => {
       unwatch()
-      await leases.close()
+      const closed = leases.close()
+      // A renewal that others were to be gathered for is not waited for.
+      void beats.flush()
+      await closed
     },
   }
 }

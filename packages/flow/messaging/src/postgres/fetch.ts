@@ -16,6 +16,8 @@ export interface Reading {
   from: number
   /** What stands before this was asked for: it was read, or is not there. */
   seen: number
+  /** Asked for in vain, although its head says that there is more: it was settled already, or the lease had run out at the server. */
+  blank: boolean
   /** Read and not handed over yet. */
   ready: Delivery[]
 }
@@ -24,6 +26,7 @@ export const startReading = (of: Pick<Reading, 'pid' | 'partition' | 'epoch' | '
   ...of,
   inherited: new Set(above),
   seen: of.from,
+  blank: false,
   ready: [],
 })
 
@@ -78,7 +81,9 @@ export function createFetch({ heads, readings, rows, check, over, held, touched 
     if (got.length > 0) lastAverage = lastBytes / got.length
     asked.forEach((one, i) => {
       // No rows may also mean that the lease had run out there: then nothing is known.
-      if (held(one.reading)) one.reading.seen = one.reading.ready.length < one.n ? Math.max(ends[i]!, one.reading.from) : one.reading.from
+      if (!held(one.reading)) return
+      one.reading.blank = one.reading.ready.length === 0 && ends[i]! > one.reading.from
+      one.reading.seen = one.reading.ready.length < one.n ? Math.max(ends[i]!, one.reading.from) : one.reading.from
     })
   }
 

@@ -31,6 +31,8 @@ interface ClaimRow {
 export interface Beats {
   /** Undefined: there is no such group any more. */
   beat(group: number, member: string, held: readonly [pid: number, epoch: number][], ttlMs: number, now: boolean): Promise<BeatView | undefined>
+  /** Sends what was gathered so far. */
+  flush(): Promise<void>
 }
 
 export interface BeatView {
@@ -75,6 +77,7 @@ export function createBeats(connection: Connection, sql: Statements, clock: Cloc
   }
 
   return {
+    flush,
     beat: (group, member, held, ttlMs, now) => {
       const entry = { ...deferred<BeatView | undefined>(), g: group, m: member, ttl: ttlMs, held: held.map(([pid, epoch]) => ({ pid, epoch })) }
       pending.push(entry)

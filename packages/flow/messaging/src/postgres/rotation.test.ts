@@ -234,6 +234,41 @@ test('a listener without a group that reads too slowly is told what it missed, a
   await driver.close()
 })
 
+test('what was removed between messages that are left is told too', async () => {
+  const { name, driver, turn } = await stage()
+  await driver.admin.createTopic('orders', one)
+  await driver.admin.createGroup('orders', 'g', 'earliest')
+  const listener = await member(driver, 'orders', undefined)
+  const reader = await member(driver, 'orders', 'g')
+  // Three segments; somebody reads the first while the second goes.
+  for (const prefix of ['first ', 'second ', 'third ']) {
+    await driver.publish(series('orders', 10, prefix), { signal: never })
+    if (prefix !== 'third ') await turn()
+  }
+  const lock = await db.pool!.connect()
+  await lock.query('BEGIN')
+  await lock.query(`LOCK TABLE ${name}.messages_0 IN ACCESS SHARE MODE`)
+  await reader.settle(await reader.take(30))
+  await turn()
+  const { rows } = await lock.query<{ n: number }>(`SELECT count(*)::int AS n FROM ${name}.messages`)
+  assert.equal(rows[0]!.n, 20)
+  await lock.query('COMMIT')
+  lock.release()
+  let told = ''
+  const heard: string[] = []
+  while (heard.length < 20)
+    heard.push(
+      ...(await listener.consumption.fetch(new Map([[0, 100]]), { signal: never }).then(ids, (error: Error) => {
+        told = error.message
+        return []
+      })),
+    )
+  assert.match(told, /^10 messages of partition 0 of orders/)
+  await reader.leave()
+  await listener.leave()
+  await driver.close()
+})
+
 test('what was missed in two partitions at once is told of both', async () => {
   const { driver, turn } = await stage()
   await driver.admin.createTopic('orders', { ...one, partitions: 2 })
