@@ -1,6 +1,6 @@
 import { checkOptions } from '#internal/options'
 import type { BrokerDriver, Capabilities, GroupInfo, Start, StoredMessage } from './driver.ts'
-import { unsupported } from './errors.ts'
+import { groupNotFound, unsupported } from './errors.ts'
 import { checkGroup, checkTopic, retryTopic } from './names.ts'
 import { groupChecks, peekChecks, resetChecks, topicChecks } from './options.ts'
 import type { Topology } from './topology.ts'
@@ -77,10 +77,10 @@ export function createAdministration(
     )
   }
 
-  const check = (topic: string, group?: string): void => {
+  const check = (topic: string, ...groups: readonly string[]): void => {
     assertOpen()
     checkTopic(topic, reserved)
-    if (group !== undefined) checkGroup(group)
+    groups.forEach(checkGroup)
   }
 
   const needsHistory = (what: string): void => {
@@ -131,6 +131,7 @@ export function createAdministration(
     lag: async (topic, group) => {
       check(topic, group)
       const infos = [await groupInfo(topic, group), await groupInfo(retryTopic(topic, group), group)]
+      if (!infos[0]) throw groupNotFound(topic, group)
       return { messages: infos.reduce((sum, info) => sum + (info?.lag ?? 0), 0), approximate: infos.some((info) => info?.approximate) }
     },
     peek: async (topic, options = {}) => {

@@ -1,6 +1,6 @@
 import type { Clock } from '#internal/clock'
 import { systemClock } from '#internal/clock'
-import { checkOptions, having } from '#internal/options'
+import { checkOptions, having, isFunction } from '#internal/options'
 import { type Administration, createAdministration } from './administration.ts'
 import { createCopies } from './copies.ts'
 import { createDeadLetters, type DeadLetters, ensureRetrySource } from './dead-letters.ts'
@@ -129,6 +129,7 @@ export function createBroker<C extends Capabilities>(driver: BrokerDriver<C>, op
     throw new RangeError(`maxMessageBytes must be from 1 to ${capabilities.maxMessageBytes - 16_384} with the ${driver.name} driver, got ${maxMessageBytes}`)
   const publisher = createPublisher(driver, { clock, hooks, tracing, topology, maxMessageBytes, maxPending: options.maxPending ?? 100_000, reserved })
   const subscriptions = new Set<Subscription>()
+  const pullers = new Set<{ close(): Promise<void> }>()
   let closed: Promise<void> | undefined
 
   const assertOpen = (): void => {
@@ -159,10 +160,11 @@ export function createBroker<C extends Capabilities>(driver: BrokerDriver<C>, op
     const topicOf = new Map(names.flatMap((topic) => [[topic, topic] as const, ...(group === undefined ? [] : [[retryTopic(topic, group), topic] as const])]))
     const copies =
       group === undefined ? undefined : createCopies({ publisher, topology, clock, suffix, dedupe: capabilities.dedupe !== undefined }, topicOf, group)
-    const wrapped = [...(options.middleware ?? []), ...(plan.middleware ?? [])].reduceRight<Handler<unknown>>(
-      (next, wrap) => wrap(next),
-      handler as Handler<unknown>,
-    )
+    const wrapped = [...(options.middleware ?? []), ...(plan.middleware ?? [])].reduceRight<Handler<unknown>>((next, wrap) => {
+      const handle: unknown = wrap(next)
+      isFunction(handle, 'subscribe: what middleware gives for the next handler')
+      return handle as Handler<unknown>
+    }, handler as Handler<unknown>)
     const traced: Handler<unknown> = tracing ? (message, context) => tracing.handle(message, context, () => wrapped(message, context)) : wrapped
 
     let subscription: Subscription | undefined
@@ -213,7 +215,7 @@ export function createBroker<C extends Capabilities>(driver: BrokerDriver<C>, op
 
   const close = (): Promise<void> =>
     (closed ??= (async () => {
-      await Promise.all([...subscriptions].map((subscription) => subscription.close()))
+      await Promise.all([...pullers, ...subscriptions].map((one) => one.close()))
       await publisher.close(30_000)
       await driver.close()
     })())
@@ -225,10 +227,16 @@ export function createBroker<C extends Capabilities>(driver: BrokerDriver<C>, op
     publish: publisher.publish,
     publishBatch: publisher.publishBatch,
     subscribe,
-    pull: async (topics, plan) => {
+    pull: async <T>(topics: string | readonly string[], plan: PullOptions<T>): Promise<Puller<T>> => {
       checkOptions('pull', plan, pullChecks, ['group'])
       const { prefetch = 100 } = plan
-      return createPuller(clock, (handler) => subscribe(topics, { ...plan, prefetch, concurrency: prefetch }, handler))
+      const puller: Puller<T> = await createPuller<T>(
+        clock,
+        (handler) => subscribe(topics, { ...plan, prefetch, concurrency: prefetch }, handler),
+        () => void pullers.delete(puller),
+      )
+      pullers.add(puller)
+      return puller
     },
 
     deadLetters: (topic, group) => {

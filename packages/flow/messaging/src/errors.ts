@@ -48,6 +48,9 @@ export const publishUnknown = (topic: string, cause: unknown): MessagingError =>
 export const topicNotFound = (topic: string): MessagingError =>
   new MessagingError('ERR_MESSAGING_TOPIC_NOT_FOUND', `There is no topic ${topic}: create it, or use topics: 'create'`, { retryable: false })
 
+export const groupNotFound = (topic: string, group: string): MessagingError =>
+  new MessagingError('ERR_MESSAGING_TOPIC_NOT_FOUND', `There is no group ${group} on ${topic}: create it, or subscribe`, { retryable: false })
+
 /** The topic's name is taken: by itself with other partitions, or by a name that counts as the same. */
 export const topicTaken = (topic: string, partitions: number, by: { readonly name: string; readonly partitions: number }): MessagingError =>
   new MessagingError(

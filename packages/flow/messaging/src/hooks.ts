@@ -19,10 +19,13 @@ export interface Hooks {
 export function tell<K extends keyof Hooks>(hooks: Hooks, name: K, event: Parameters<NonNullable<Hooks[K]>>[0]): void {
   const hook = hooks[name] as ((e: typeof event) => void) | undefined
   if (!hook) return
+  const threw = (error: unknown): void => process.emitWarning(`Hook ${name} threw: ${String(error)}`, 'MessagingWarning')
   try {
-    hook.call(hooks, event)
+    // A function that gives a promise fits where one that gives nothing is asked for.
+    const answer: unknown = hook.call(hooks, event)
+    if (answer instanceof Promise) answer.catch(threw)
   } catch (error) {
-    process.emitWarning(`Hook ${name} threw: ${String(error)}`, 'MessagingWarning')
+    threw(error)
   }
 }
 

@@ -113,6 +113,7 @@ export class Job implements HandlerContext {
 
   retry(options: { delayMs?: number } = {}): void {
     checkOptions('ctx.retry', options, retryChecks)
+    this.#inTime('retry')
     this.said = { kind: 'retry', delayMs: options.delayMs }
   }
   deadLetter(reason: string, options: { error?: unknown; headers?: Readonly<Record<string, string>> } = {}): void {
@@ -120,9 +121,19 @@ export class Job implements HandlerContext {
     isString(reason, 'ctx.deadLetter: reason')
     checkOptions('ctx.deadLetter', options, letterChecks)
     const { error, headers = {} } = options
+    this.#inTime('deadLetter')
     this.said = { kind: 'deadLetter', reason, error, headers: checkHeaders(headers) }
   }
+  /** A handler that does not give its promise back ends before it has said what it wants. */
+  #inTime(what: string): void {
+    if (!this.running)
+      process.emitWarning(
+        `ctx.${what}() after the handler had ended changes nothing: ${this.delivery.message.id}; does it return its promise?`,
+        'MessagingWarning',
+      )
+  }
   skip(): void {
+    this.#inTime('skip')
     this.said = { kind: 'skip' }
   }
   get asked(): Said['kind'] | undefined {

@@ -2,7 +2,7 @@ import { deferred } from '#internal/abort'
 import type { Clock } from '#internal/clock'
 import { type Checks, checkOptions, having, isClock, isString, milliseconds, oneOf } from '#internal/options'
 import type { BrokerDriver, Capabilities, Consumption, Delivery, Ownership } from './driver.ts'
-import { closedError, missedMessages, MessagingError, topicNotFound } from './errors.ts'
+import { groupNotFound, closedError, missedMessages, MessagingError, topicNotFound } from './errors.ts'
 import { createLeases, type LeaseStore } from './leases.ts'
 import { type MemoryCursor, type MemoryLog, type MemoryStore, type MemoryStoreInternals, memoryStore, type MemoryTopic } from './memory-store.ts'
 
@@ -164,7 +164,7 @@ export function memoryDriver(options: MemoryDriverOptions = {}): MemoryDriver {
         assertUsable()
         const one = store.topic(topic)
         const found = one.groups.get(group)
-        if (!found) throw noGroup(topic, group)
+        if (!found) throw groupNotFound(topic, group)
         const busy = [...found.members.values()].some((until) => until > store.clock.now())
         if (busy) throw new MessagingError('ERR_MESSAGING_GROUP_BUSY', `Group ${group} on ${topic} has members: close them first`, { retryable: true })
         found.cursors = found.cursors.map((cursor, p) => ({ ...cursorAt(store.startOffset(one.logs[p]!, to, p)), epoch: cursor.epoch }))
@@ -185,9 +185,6 @@ export function memoryDriver(options: MemoryDriverOptions = {}): MemoryDriver {
 function cursorAt(next: number): MemoryCursor {
   return { next, above: new Set(), handed: next, epoch: 0, owner: undefined, expiresAt: 0, suspectBefore: 0, starts: new Map() }
 }
-
-const noGroup = (topic: string, group: string): MessagingError =>
-  new MessagingError('ERR_MESSAGING_TOPIC_NOT_FOUND', `There is no group ${group} on ${topic}`, { retryable: false })
 
 /** Waits for something to read from any wanted partition, and hands it over. */
 async function take(store: MemoryStoreInternals, topic: MemoryTopic, signal: AbortSignal, read: () => Delivery[]): Promise<readonly Delivery[]> {
@@ -253,7 +250,7 @@ async function member(
   const found = (): { cursors: MemoryCursor[]; members: Map<string, number> } => {
     assertUsable()
     const there = topic.groups.get(group)
-    if (!there) throw noGroup(topic.name, group)
+    if (!there) throw groupNotFound(topic.name, group)
     return there
   }
   const live = (cursor: MemoryCursor): boolean => cursor.owner !== undefined && cursor.expiresAt > clock.now()

@@ -23,17 +23,26 @@ export interface MessageInput {
   tombstone?: boolean | undefined
 }
 
-/** Throws for what is no message, and for parts of the wrong type; runs for every message. */
+const fields = 'topic key value headers id timestamp deliverAt delayMs dedupeId tombstone'.split(' ')
+const known = new Set(fields)
+
+/** Throws for what is no message, for names that are none of its parts, and for parts of the wrong type; runs for every message. */
 export function checkMessage(input: MessageInput): void {
   if (typeof input !== 'object' || input === null) throw new TypeError(`A message must be an object with topic, value, got ${shown(input)}`)
   const { topic, key, value, headers, id, timestamp, deliverAt, delayMs, dedupeId, tombstone } = input
   if (typeof topic === 'function' && 'build' in input) throw new TypeError('A message must be an object with topic, value, got a builder: call its build()')
   if (!(value instanceof Uint8Array))
     throw new TypeError(`The body of a message to ${topic} must be a Uint8Array, got ${shown(value)}; use message().json(body) or a codec`)
+  for (const name in input)
+    // What was received, peeked at or a dead letter has more, and may be published again.
+    if (!known.has(name) && !('idStable' in input || 'letterId' in input))
+      throw new TypeError(`${name} is not a part of a message; there are ${fields.join(', ')}`)
   if (key !== undefined) isString(key, 'message.key')
-  if (headers !== undefined && (typeof headers !== 'object' || headers === null))
-    throw new TypeError(`message.headers must be an object, got ${shown(headers)}`)
+  if (headers !== undefined && (typeof headers !== 'object' || headers === null || Symbol.iterator in headers))
+    throw new TypeError(`message.headers must be an object of strings, got ${shown(headers)}`)
   if (id !== undefined) isString(id, 'message.id')
+  if (id === '') throw new RangeError('message.id must not be empty: leave it away, or give one that tells messages apart')
+  if (deliverAt !== undefined && delayMs !== undefined) throw new TypeError('A message has deliverAt or delayMs, not both')
   if (timestamp !== undefined) isTime(timestamp, 'message.timestamp')
   if (deliverAt !== undefined) isTime(deliverAt, 'message.deliverAt')
   if (delayMs !== undefined) isDelay(delayMs, 'message.delayMs')
@@ -82,7 +91,6 @@ type SchemaResult<Output> =
   | { readonly value: Output; readonly issues?: undefined }
   | { readonly issues: ReadonlyArray<{ readonly message: string; readonly path?: ReadonlyArray<PropertyKey | { readonly key: PropertyKey }> | undefined }> }
 
-const utf8 = new TextEncoder()
 const strictUtf8 = new TextDecoder('utf-8', { fatal: true })
 
 /** Bytes as they are. */
@@ -112,9 +120,9 @@ function accepted<T>(result: SchemaResult<T>): T {
 }
 
 function jsonBytes(body: unknown): Uint8Array {
-  const text = JSON.stringify(body)
-  if (text === undefined) throw new TypeError(`Not a JSON value: ${typeof body}`)
-  return utf8.encode(text)
+  const text = body instanceof Promise || body instanceof Map || body instanceof Set ? undefined : JSON.stringify(body)
+  if (text === undefined) throw new TypeError(`Not a JSON value: ${shown(body)}${body instanceof Promise ? '; is an await missing?' : ''}`)
+  return Buffer.from(text)
 }
 
 /** A fluent way to write a message: `message().topic('user-events').key('user-123').json({ … }).header('event_type', 'user.created').build()`. */
@@ -145,7 +153,7 @@ export function message(parts: Partial<MessageInput> = {}): MessageBuilder {
     topic: (topic) => set({ topic }),
     key: (key) => set({ key }),
     id: (id) => set({ id }),
-    value: (value) => set({ value: typeof value === 'string' ? utf8.encode(value) : value }),
+    value: (value) => set({ value: typeof value === 'string' ? Buffer.from(value) : value }),
     json: (body) => withBody(jsonBytes(body), 'application/json'),
     body: (codec, body) => {
       isCodec(codec, 'body: codec')

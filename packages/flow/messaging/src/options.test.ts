@@ -112,7 +112,21 @@ const rows: Record<string, readonly Refusal[]> = {
     [publish({ key: 7 }), 'TypeError: message.key must be a string, got 7'],
     [publish({ id: 7 }), 'TypeError: message.id must be a string, got 7'],
     [publish({ dedupeId: {} }), 'TypeError: message.dedupeId must be a string, got {}'],
-    [publish({ headers: 'a: b' }), 'TypeError: message.headers must be an object, got "a: b"'],
+    [publish({ headers: 'a: b' }), 'TypeError: message.headers must be an object of strings, got "a: b"'],
+    [publish({ headers: new Map() }), 'TypeError: message.headers must be an object of strings, got an instance of Map'],
+    [
+      publish({ header: { a: 'b' } }),
+      'TypeError: header is not a part of a message; there are topic, key, value, headers, id, timestamp, deliverAt, delayMs, dedupeId, tombstone',
+    ],
+    [publish({ id: '' }), 'RangeError: message.id must not be empty: leave it away, or give one that tells messages apart'],
+    [publish({ deliverAt: 5, delayMs: 5 }), 'TypeError: A message has deliverAt or delayMs, not both'],
+    [() => message().json(Promise.resolve(1)), 'TypeError: Not a JSON value: an instance of Promise; is an await missing?'],
+    [() => message().json(new Map()), 'TypeError: Not a JSON value: an instance of Map'],
+    [
+      subscribe({ middleware: [async () => undefined] }),
+      'TypeError: subscribe: what middleware gives for the next handler must be a function, got an instance of Promise',
+    ],
+    [() => broker.lag('t', undefined as never), 'RangeError: Bad group undefined: 1 to 64 of A-Z a-z 0-9 _ -, beginning with a letter or a digit, no dot'],
     [publish({ timestamp: Number.NaN }), 'RangeError: message.timestamp must be ms since the epoch, got NaN'],
     [publish({ deliverAt: new Date() }), 'TypeError: message.deliverAt must be ms since the epoch, got an instance of Date'],
     [publish({ delayMs: -1 }), 'RangeError: message.delayMs must be a number of at least 0, got -1'],
@@ -203,6 +217,32 @@ test('what a handler says with wrong options is a failed run', async () => {
     'RangeError: ctx.retry: delayMs must be a number of at least 0, got -1',
     'TypeError: ctx.retry: options must be an object, got 5',
   ])
+})
+
+test('what a handler says after it has ended is a warning: it changes nothing any more', async () => {
+  const warned = new Promise<Error>((resolve) => process.once('warning', resolve))
+  const subscription = await broker.subscribe('late', { group: 'g' }, (_, ctx) => void setImmediate(() => ctx.retry()))
+  await broker.publish({ topic: 'late', id: 'm', value })
+  assert.equal((await warned).message, 'ctx.retry() after the handler had ended changes nothing: m; does it return its promise?')
+  await subscription.close()
+})
+
+test('a message that was received, peeked at or is a dead letter may be published again as it is', async () => {
+  const seen: string[] = []
+  await broker.publish({ topic: 'again', id: 'first', value })
+  const [peeked] = await broker.peek('again', { limit: 1 })
+  await broker.publish({ ...peeked!, topic: 'again', id: 'peeked' })
+  const subscription = await broker.subscribe('again', { group: 'g', start: 'earliest', retry: { maxAttempts: 1 } }, async (received) => {
+    seen.push(received.id)
+    if (received.id === 'first') await broker.publish({ ...received, id: 'received' })
+    if (received.id === 'received') throw new Error('a letter')
+  })
+  const dead = broker.deadLetters('again', 'g')
+  while ((await dead.count()) === 0) await new Promise(setImmediate)
+  await broker.publish({ ...(await dead.list()).letters[0]!, topic: 'again', id: 'letter' })
+  while (!seen.includes('letter')) await new Promise(setImmediate)
+  await subscription.close()
+  assert.deepEqual(new Set(seen), new Set(['first', 'peeked', 'received', 'letter']))
 })
 
 test('a batch refuses what is no message by itself, and stores the others', async () => {

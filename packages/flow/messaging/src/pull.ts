@@ -38,7 +38,11 @@ const pulledChecks = { ...retryChecks, error: () => undefined }
 const nextChecks = { waitMs: milliseconds(), signal: isSignal }
 
 /** A puller is a subscription whose handler hands the message over and waits. */
-export async function createPuller<T>(clock: Clock, subscribe: (handler: Handler<T>) => Promise<Subscription>): Promise<Puller<T>> {
+export async function createPuller<T>(
+  clock: Clock,
+  subscribe: (handler: Handler<T>) => Promise<Subscription>,
+  onClosed: () => void = () => undefined,
+): Promise<Puller<T>> {
   /** Handed over by the broker, and to nobody yet. */
   const waiting = new Map<Pulled<T>, Job>()
   /** For every call of `next` that waits. */
@@ -97,6 +101,7 @@ export async function createPuller<T>(clock: Clock, subscribe: (handler: Handler
     // Nobody can ask for these any more: they need not be waited for.
     for (const job of waiting.values()) job.abort(new MessagingError('ERR_MESSAGING_SHUTDOWN', 'The puller closed', { retryable: true }))
     await closing
+    onClosed()
   }
 
   return {

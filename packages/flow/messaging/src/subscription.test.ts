@@ -438,3 +438,11 @@ for (const order of ['key', 'partition', 'none'] as const)
     await clock.advance(0)
     assert.deepEqual([runs.at(-1), subscription.stats().running, subscription.stats().stuck], ['a1 ends', 0, 0])
   })
+
+test('a hook that gives a promise which rejects is a warning too', async () => {
+  const warned = new Promise<Error>((resolve) => process.once('warning', resolve))
+  const broker = createBroker(memoryDriver(), { hooks: { onPublish: () => Promise.reject(new Error('not written')) as never } })
+  await broker.publish({ topic: 't', value: new Uint8Array() })
+  assert.equal((await warned).message, 'Hook onPublish threw: Error: not written')
+  await broker.close()
+})

@@ -231,6 +231,7 @@ export const topicCases: readonly Definition[] = [
       assert.equal(first.done.length, 10)
       assert.equal((await broker.lag(topic, 'b')).messages, 10 + extra)
       await assert.rejects(broker.lag(stage.topic('missing'), 'a'), { code: 'ERR_MESSAGING_TOPIC_NOT_FOUND' })
+      await assert.rejects(broker.lag(topic, 'nobody'), { code: 'ERR_MESSAGING_TOPIC_NOT_FOUND', message: /There is no group nobody on / })
     },
   },
   {

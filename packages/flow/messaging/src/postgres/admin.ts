@@ -1,13 +1,10 @@
 import type { LogEntry, Mark, Start, TopicAdmin, TopicLog } from '../driver.ts'
-import { MessagingError, topicNotFound, topicTaken } from '../errors.ts'
+import { groupNotFound, MessagingError, topicNotFound, topicTaken } from '../errors.ts'
 import { uniqueName } from '../names.ts'
 import type { Catalog, TopicEntry } from './catalog.ts'
 import type { Connection } from './connection.ts'
 import { createReader, type MessageRow } from './record.ts'
 import type { Statements } from './statements.ts'
-
-export const groupNotFound = (topic: string, group: string): MessagingError =>
-  new MessagingError('ERR_MESSAGING_TOPIC_NOT_FOUND', `There is no group ${group} on ${topic}`, { retryable: false })
 
 /** The kind of start, its time and its positions, as the statements take them. */
 function startValues(start: Start): [kind: string, time: string | null, positions: string | null] {
