@@ -9,11 +9,14 @@ const families = ['flow', 'data', 'guard', 'edge', 'delivery', 'ops']
 
 /** Writes the package `packages/<family>/<name>`, its example and its rows in the package tables; returns the package's folder. */
 export function newPackage(root: string, family: string, name: string, description: string): string {
-  if (!families.includes(family)) throw new RangeError(`The family must be one of ${families.join(', ')}, got ${family}`)
-  if (!/^[a-z][a-z0-9]+$/.test(name)) throw new RangeError(`The name must be lower-case letters and digits, got ${name}`)
-  if (description === '') throw new RangeError('The description must be one sentence, got none')
+  if (!families.includes(family)) throw new RangeError(`The family must be one of ${families.join(', ')}, got ${JSON.stringify(family)}`)
+  if (!/^[a-z][a-z0-9]+$/.test(name)) throw new RangeError(`The name must be lower-case letters and digits, got ${JSON.stringify(name)}`)
+  if (!/^[^|\n]+$/.test(description))
+    throw new RangeError(`The description must be one sentence, on one line and without |, got ${JSON.stringify(description)}`)
   const dir = `packages/${family}/${name}`
-  if (existsSync(join(root, dir))) throw new RangeError(`${dir} exists`)
+  // Names are npm's: the same one in another family would be the same package.
+  for (const taken of [...families.map((one) => `packages/${one}/${name}`), `examples/${name}.ts`])
+    if (existsSync(join(root, taken))) throw new RangeError(`${taken} exists: choose another name`)
   const put = (file: string, text: string): void => {
     mkdirSync(dirname(join(root, file)), { recursive: true })
     writeFileSync(join(root, file), text)
@@ -93,8 +96,13 @@ function withRow(document: string, cells: string[]): string {
 
 if (import.meta.main) {
   const [family = '', name = '', description = ''] = process.argv.slice(2)
-  const dir = newPackage(repository, family, name, description.replace(/\.$/, ''))
-  const { ok, output } = await run('npm', ['install'])
-  console.log(ok ? `${dir} is there: npm run ok` : `${dir} is there, but npm install failed:\n${output}`)
-  process.exitCode = ok ? 0 : 1
+  try {
+    const dir = newPackage(repository, family, name, description.replace(/\.$/, ''))
+    const { ok, output } = await run('npm', ['install'])
+    console.log(ok ? `${dir} is there: npm run ok` : `${dir} is there, but npm install failed:\n${output}`)
+    process.exitCode = ok ? 0 : 1
+  } catch (error) {
+    console.error(`${(error as Error).message}\nnpm run new-package -- <family> <name> "One sentence that says what it is"`)
+    process.exitCode = 1
+  }
 }
