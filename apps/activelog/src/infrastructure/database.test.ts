@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { hash } from 'node:crypto'
 import type { Socket } from 'node:net'
 import { test } from 'node:test'
 import { openDatabase as openTestDatabase } from '@core-backend/testkit/postgres'
@@ -79,12 +80,36 @@ test('a connection that goes silent fails what waits for it, and the server give
 })
 
 test(
-  'a pooler in transaction mode is refused by name: statements that one connection prepared would run on others',
+  'a pooler in transaction mode is refused by name, quiet or busy: statements that one connection prepared would run on others',
   { skip: skipUnless('pgbouncer') },
   async () => {
+    const refusal = { code: 'ERR_ACTIVELOG_DATABASE', message: /^Cannot use the database \S+: a pooler in transaction mode/ }
     await using behind = await openTestDatabase('pgbouncer')
-    await assert.rejects(reachable(behind.url!), { code: 'ERR_ACTIVELOG_DATABASE', message: /^Cannot use the database \S+: a pooler in transaction mode/ })
+    await assert.rejects(reachable(behind.url!), refusal)
     await using server = await openTestDatabase('pg18')
-    await reachable(server.url!)
+    for (const [database, check] of [
+      [behind, () => assert.rejects(reachable(behind.url!), refusal)],
+      [server, () => reachable(server.url!)],
+    ] as const) {
+      let busy = true
+      const others = [1, 2, 3, 4].map(async () => {
+        while (busy) await database.transaction((tx) => tx.query('SELECT pg_sleep(random() * 0.002)'))
+      })
+      try {
+        for (let n = 0; n < 20; n++) await check()
+      } finally {
+        busy = false
+        await Promise.all(others)
+      }
+    }
   },
 )
+
+test('one name is one text in every process', async () => {
+  await using server = await openTestDatabase('pg18')
+  const db = openDatabase(server.url!, { name: 'test', max: 1 })
+  await db.query('SELECT $1::int AS n', [1])
+  const { rows } = await db.query('SELECT name FROM pg_prepared_statements')
+  await db.close()
+  assert.deepEqual(rows, [{ name: hash('sha256', 'SELECT $1::int AS n', 'base64url') }])
+})

@@ -1,3 +1,4 @@
+import { hash } from 'node:crypto'
 import type { Socket } from 'node:net'
 import type { SqlClient, Transaction } from '@core-backend/internal/sql'
 import { Client, Pool, type PoolClient } from 'pg'
@@ -80,11 +81,14 @@ function sendTogether(client: PoolClient): void {
 
 const names = new Map<string, string>()
 
-/** A statement with parameters is parsed once a connection. The few that are different each time stay unnamed. */
+/**
+ * A statement with parameters is parsed once a connection. The few that are different each time stay unnamed. A name is made of its text alone: should
+ * connections ever share a session, through a pooler, it still means the same statement to all of them.
+ */
 function prepared(text: string, values: unknown[] | undefined): { text: string; values?: unknown[]; name?: string } {
   if (!values?.length) return { text }
   let name = names.get(text)
-  if (name === undefined && names.size < 500) names.set(text, (name = `s${names.size}`))
+  if (name === undefined && names.size < 500) names.set(text, (name = hash('sha256', text, 'base64url')))
   return name === undefined ? { text, values } : { text, values, name }
 }
 
@@ -95,29 +99,50 @@ export class DatabaseError extends Error {
   readonly retryable = true
 }
 
+/** A quiet pooler shows itself in the third round at the latest, a busy one in nearly every one of them. */
+const rounds = 8
+
 /** Resolves when the server answers, is new enough and gives each connection a session of its own. Throws {@link DatabaseError}. */
 export async function reachable(url: string): Promise<void> {
   const clients = [1, 2].map(() => new Client({ connectionString: url, connectionTimeoutMillis: 5_000 }))
   try {
-    const pids: number[] = []
     for (const client of clients) {
       client.on('error', () => {})
       await client.connect()
-      const { rows } = await client.query<{ version: string; pid: number }>("SELECT current_setting('server_version_num') AS version, pg_backend_pid() AS pid")
-      const version = Math.floor(Number(rows[0]!.version) / 10_000)
-      if (version < 15) throw new Error(`it is PostgreSQL ${version}, 15 or later is needed`)
-      pids.push(rows[0]!.pid)
     }
-    if (pids[0] === pids[1])
-      throw new Error(
-        'a pooler in transaction mode stands before it, where prepared statements and LISTEN get lost: connect to the server, or use session mode',
-      )
+    const { rows } = await clients[0]!.query<{ version: string }>("SELECT current_setting('server_version_num') AS version")
+    const version = Math.floor(Number(rows[0]!.version) / 10_000)
+    if (version < 15) throw new Error(`it is PostgreSQL ${version}, 15 or later is needed`)
+    const sessions = new Map<Client, number>()
+    for (let round = 0; round < rounds; round++)
+      for (const [client, pid] of await sessionsOf(round % 2 ? clients.toReversed() : clients, clients)) {
+        if ((sessions.get(client) ?? pid) !== pid)
+          throw new Error(
+            'a pooler in transaction mode stands before it, where prepared statements and LISTEN get lost: connect to the server, or use session mode',
+          )
+        sessions.set(client, pid)
+      }
   } catch (cause) {
     const { message, code } = cause as { message: string; code?: string }
     throw new DatabaseError(`Cannot use the database ${withoutPassword(url)}: ${message || code}`, { cause })
   } finally {
     await Promise.all(clients.map((client) => client.end().catch(() => {})))
   }
+}
+
+/**
+ * The server's session of each connection, while all are in a transaction. A pooler in transaction mode hands sessions out anew for each: the last one given
+ * back first, or the first one. Beginning in one order and in the other makes both give a connection another one's.
+ */
+async function sessionsOf(beginning: readonly Client[], ending: readonly Client[]): Promise<Map<Client, number>> {
+  const sessions = new Map<Client, number>()
+  for (const client of beginning) {
+    await client.query('BEGIN')
+    const { rows } = await client.query<{ pid: number }>('SELECT pg_backend_pid() AS pid')
+    sessions.set(client, rows[0]!.pid)
+  }
+  for (const client of ending) await client.query('COMMIT')
+  return sessions
 }
 
 const withoutPassword = (url: string): string => {
