@@ -199,6 +199,19 @@ test('Ctrl-C finishes what it was asked; a second one ends at once; SIGKILL lose
   assert.equal(await ended(fourth, 'SIGTERM'), 0)
 })
 
+test('Ctrl-C ends a start that waits for a database that says nothing', async (t) => {
+  const silent = createServer((socket) => void socket.on('error', () => {})).listen(0, '127.0.0.1')
+  t.after(() => silent.close())
+  await once(silent, 'listening')
+  const { port } = silent.address() as { port: number }
+  const app = startProgram(main, { env: { ...unset, DATABASE_URL: `postgres://u@127.0.0.1:${port}/db`, PORT: '0' } })
+  t.after(() => app.close())
+  await once(silent, 'connection')
+  app.kill('SIGINT')
+  const { code } = await app.exited
+  assert.deepEqual([code, app.lines.at(-1)], [0, 'Stopped'], app.lines.join('\n'))
+})
+
 test('the database server may die under it: it is started again, and nothing is lost', async () => {
   const dataDir = folder()
   const started = await start(dataDir)

@@ -30,7 +30,10 @@ const staleMs = 60_000
  * ActiveLog, wired by hand, from the database up. `role` says which parts this process has: `api` answers requests, `relay` takes committed events from the
  * outbox to the broker, `worker` handles them, `all` does everything. Rejects when something cannot start; then nothing is left open.
  */
-export async function startActivelog(settings: ActivelogSettings, { logger: log, onFatal = () => {} }: StartOptions): Promise<Activelog> {
+export async function startActivelog(
+  settings: ActivelogSettings,
+  { logger: log, onFatal = () => {}, signal, closeMs = 20_000 }: StartOptions,
+): Promise<Activelog> {
   const { role, tenants } = settings
   const has = (part: 'api' | 'relay' | 'worker'): boolean => role === 'all' || role === part
   const open: { close(): Promise<unknown> }[] = []
@@ -46,14 +49,21 @@ export async function startActivelog(settings: ActivelogSettings, { logger: log,
     const http = settings.listen && opened(await serve((request) => answer(request), settings.listen))
 
     // The database: the one given, else a real PostgreSQL of our own.
-    const server = settings.databaseUrl === undefined ? opened(await startEmbeddedPostgres({ dataDir: settings.dataDir, logger: log })) : undefined
+    const server =
+      settings.databaseUrl === undefined
+        ? opened(await startEmbeddedPostgres({ dataDir: settings.dataDir, logger: log, ...(signal && { signal }) }))
+        : undefined
     void server?.exited.then((error) => error && onFatal(error))
     const url = settings.databaseUrl ?? server!.url
-    if (!server) await reachable(url)
+    if (!server) await reachable(url, { signal })
+    signal?.throwIfAborted()
     const { watch, logger } = watchOutage(url, log)
     // Two pools, so that requests in a crowd cannot hold up the renewal of a lease.
     const requests = opened(openDatabase(url, { name: 'activelog requests', watch }))
     const background = opened(openDatabase(url, { name: 'activelog background', max: 24, watch }))
+    /** What waits for a database that says nothing fails then, and ends. */
+    const cutOff = (): void => void Promise.all([requests.close(), background.close()])
+    signal?.addEventListener('abort', cutOff)
 
     // Outbox and inbox: events commit with the data they speak of, and have their effects once.
     const outbox = createOutbox({ schema: sharedSchema })
@@ -125,13 +135,17 @@ export async function startActivelog(settings: ActivelogSettings, { logger: log,
     }).fetch
 
     const close = async (): Promise<void> => {
+      const late = setTimeout(cutOff, closeMs)
       live?.close() // these streams never end by themselves
       await http?.close()
       await closeAll()
+      clearTimeout(late)
     }
     let closing: Promise<void> | undefined
     const counted = { db: background, outbox, broker, topic, group, tenants, handlers: handlerNames.length }
     const psql = server && `PGPASSFILE='${server.passwordFile.replaceAll("'", `'\\''`)}' psql -h 127.0.0.1 -p ${server.port} -U postgres`
+    signal?.throwIfAborted()
+    signal?.removeEventListener('abort', cutOff)
     return { url: http?.url, psql, progress: (sinceId) => countProgress(counted, sinceId), close: () => (closing ??= close()) }
   } catch (error) {
     await closeAll()

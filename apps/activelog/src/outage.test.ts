@@ -51,3 +51,23 @@ test('while the database is away requests are told to come back; afterwards ever
     'what the outage makes fail has no line of its own',
   )
 })
+
+test('a database that goes silent does not hold up the end', async (t) => {
+  let proxy: Awaited<ReturnType<typeof tcpProxy>> | undefined
+  const { ask, close } = await startService(
+    t,
+    async (url) => {
+      proxy = await tcpProxy(Number(new URL(url).port))
+      return Object.assign(new URL(url), { port: String(proxy.port) }).href
+    },
+    {},
+    undefined,
+    { closeMs: 500 },
+  )
+  t.after(() => proxy?.close())
+  assert.equal((await ask('POST', '/activities', { body: draft })).status, 201)
+  proxy!.stall('both')
+  let over = false
+  void close().then(() => (over = true))
+  await waitUntil(() => over, { what: 'the end' })
+})

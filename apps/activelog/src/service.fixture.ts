@@ -2,7 +2,7 @@
 import type { TestContext } from 'node:test'
 import { openDatabase, type TestDatabase } from '@core-backend/testkit/postgres'
 import { fromEnv } from './infrastructure/settings.ts'
-import type { Activelog } from './interfaces/command.ts'
+import type { Activelog, StartOptions } from './interfaces/command.ts'
 import { startActivelog } from './main.ts'
 
 export interface Answer {
@@ -27,6 +27,7 @@ export async function startService(
   through: (url: string) => string | Promise<string> = (url) => url,
   env: Record<string, string> = {},
   onTrouble: (fields: object, text: string) => void = () => {},
+  options: Omit<StartOptions, 'logger'> = {},
 ): Promise<Service> {
   const database = await openDatabase('pg18')
   const logger = { debug: () => {}, info: () => {}, warn: onTrouble, error: onTrouble }
@@ -36,7 +37,7 @@ export async function startService(
     await activelog?.close()
     await database.close()
   })
-  activelog = await startActivelog(fromEnv({ DATABASE_URL: await through(database.url!), PORT: '0', TENANTS: 'acme,globex', ...env }), { logger })
+  activelog = await startActivelog(fromEnv({ DATABASE_URL: await through(database.url!), PORT: '0', TENANTS: 'acme,globex', ...env }), { logger, ...options })
   const url = activelog.url!
   return {
     ...activelog,

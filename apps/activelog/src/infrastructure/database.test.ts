@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { hash } from 'node:crypto'
-import type { Socket } from 'node:net'
+import { once } from 'node:events'
+import { createServer, type Socket } from 'node:net'
 import { test } from 'node:test'
 import { openDatabase as openTestDatabase } from '@core-backend/testkit/postgres'
 import { skipUnless } from '@core-backend/testkit/services'
@@ -77,6 +78,38 @@ test('a connection that goes silent fails what waits for it, and the server give
   assert.ok(failures.every(isUnavailable), String(failures))
   proxy.pass()
   await waitUntil(() => db.query('SELECT 1').catch(() => undefined), { what: 'an answer' })
+})
+
+test('a server that has gone silent does not hold up the end, whatever waits for it', async () => {
+  const test = await openTestDatabase('pg18')
+  const proxy = await tcpProxy(Number(new URL(test.url!).port))
+  const db = openDatabase(Object.assign(new URL(test.url!), { port: String(proxy.port) }).href, { name: 'test' })
+  await Promise.all([db.query('SELECT 1'), db.query('SELECT 1')])
+  proxy.stall('both')
+  const asked = db.query('SELECT 1')
+  asked.catch(() => {})
+  await db.close()
+  await assert.rejects(asked, isUnavailable)
+  await proxy.close()
+  await test.close()
+})
+
+test('a server that admits and then says nothing is told by name, and waited for no longer than is asked', async (t) => {
+  // AuthenticationOk, ReadyForQuery.
+  const silent = createServer(
+    (socket) => void socket.on('error', () => {}).once('data', () => socket.write(Buffer.from('5200000008000000005a0000000549', 'hex'))),
+  )
+  silent.listen(0, '127.0.0.1')
+  await once(silent, 'listening')
+  t.after(() => silent.close())
+  const url = `postgres://u:secret@127.0.0.1:${(silent.address() as { port: number }).port}/db`
+  await assert.rejects(reachable(url, { patienceMs: 200 }), {
+    code: 'ERR_ACTIVELOG_DATABASE',
+    message: /^Cannot use the database \S+: it did not answer within 200 ms$/,
+  })
+  const stopping = new AbortController()
+  silent.once('connection', () => stopping.abort())
+  await assert.rejects(reachable(url, stopping), { code: 'ERR_ACTIVELOG_DATABASE' })
 })
 
 test(

@@ -1,7 +1,7 @@
 import { hash } from 'node:crypto'
 import type { Socket } from 'node:net'
 import type { SqlClient, Transaction } from '@core-backend/internal/sql'
-import { Client, Pool, type PoolClient } from 'pg'
+import { Client, type ClientBase, type ClientConfig, Pool, type PoolClient } from 'pg'
 
 /** A pool with transactions whose statements are sent without waiting for each other's answers. */
 export interface Database extends SqlClient {
@@ -11,6 +11,7 @@ export interface Database extends SqlClient {
    * A connection that broke leaves the pool.
    */
   transaction<T>(fn: (tx: Transaction) => Promise<T>): Promise<T>
+  /** Ends what is still in use after a second, too. */
   close(): Promise<void>
 }
 
@@ -28,7 +29,16 @@ export interface DatabaseOptions {
 /** Opens nothing before the first query. Survives the server's restarts: what fails meanwhile fails alone. */
 export function openDatabase(url: string, { name, max = 16, silenceMs = 30_000, watch = (statement) => statement }: DatabaseOptions): Database {
   const patience = { connectionTimeoutMillis: 5_000, query_timeout: silenceMs }
-  const config = { connectionString: url, application_name: name, max, pipeline: true, keepAlive: true, ...patience }
+  const clients = new Set<Client>()
+  /** Those that still connect are known by nothing else. */
+  class Kept extends Client {
+    constructor(given?: ClientConfig) {
+      super(given)
+      clients.add(this)
+      this.once('end', () => clients.delete(this))
+    }
+  }
+  const config = { connectionString: url, application_name: name, max, pipeline: true, keepAlive: true, Client: Kept, ...patience }
   const pool = new Pool(config)
   // Without these, a connection that the server cuts would end the process: the first for idle ones, the second for those in use.
   pool.on('error', () => {})
@@ -37,12 +47,19 @@ export function openDatabase(url: string, { name, max = 16, silenceMs = 30_000, 
     // As a statement: poolers refuse it among the startup parameters. One that fails has lost its connection, which the next statement tells.
     client.query(`SET idle_in_transaction_session_timeout = ${silenceMs}`).catch(() => {})
   })
+  /** A server that has gone silent would keep every connection that says goodbye to it, and those in use for as long as its users wait. */
+  async function close(): Promise<void> {
+    const late = setTimeout(() => clients.forEach(cutOff), partingMs)
+    await pool.end()
+    await Promise.all(Array.from(clients, (client) => new Promise((resolve) => client.once('end', resolve))))
+    clearTimeout(late)
+  }
   let closing: Promise<void> | undefined
   return {
     pool,
     query: (text, values) => watch(pool.query(prepared(text, values))),
     transaction: (fn) => transaction(pool, watch, fn),
-    close: () => (closing ??= pool.end()),
+    close: () => (closing ??= close()),
   }
 }
 
@@ -71,9 +88,24 @@ async function transaction<T>(pool: Pool, watch: NonNullable<DatabaseOptions['wa
   }
 }
 
-/** What is sent from here until the turn ends goes out in one write: a packet instead of one for each statement. `pg` keeps its socket there; its types do not say so. */
+/** `pg` keeps its socket there; its types do not say so. */
+const socketOf = (client: ClientBase): Socket => (client as unknown as { connection: { stream: Socket } }).connection.stream
+
+const cutOff = (client: ClientBase): void => void socketOf(client).destroy()
+
+/** How long a server may take to end a connection. */
+const partingMs = 1_000
+
+/** Ends a connection, also to a server that says nothing any more. */
+export async function part(client: Client): Promise<void> {
+  const late = setTimeout(() => cutOff(client), partingMs)
+  await client.end().catch(() => {})
+  clearTimeout(late)
+}
+
+/** What is sent from here until the turn ends goes out in one write: a packet instead of one for each statement. */
 function sendTogether(client: PoolClient): void {
-  const { stream } = (client as unknown as { connection: { stream: Socket } }).connection
+  const stream = socketOf(client)
   if (stream.writableCorked > 0) return
   stream.cork()
   process.nextTick(() => stream.uncork())
@@ -102,9 +134,17 @@ export class DatabaseError extends Error {
 /** A quiet pooler shows itself in the third round at the latest, a busy one in nearly every one of them. */
 const rounds = 8
 
-/** Resolves when the server answers, is new enough and gives each connection a session of its own. Throws {@link DatabaseError}. */
-export async function reachable(url: string): Promise<void> {
-  const clients = [1, 2].map(() => new Client({ connectionString: url, connectionTimeoutMillis: 5_000 }))
+/** Resolves when the server answers, is new enough and gives each connection a session of its own. Throws {@link DatabaseError}, at the latest after `patienceMs`. */
+export async function reachable(url: string, { patienceMs = 5_000, signal }: { patienceMs?: number; signal?: AbortSignal | undefined } = {}): Promise<void> {
+  signal?.throwIfAborted()
+  const clients = [1, 2].map(() => new Client({ connectionString: url }))
+  const giveUp = (): void => clients.forEach(cutOff)
+  let late = false
+  const patience = setTimeout(() => {
+    late = true
+    giveUp()
+  }, patienceMs)
+  signal?.addEventListener('abort', giveUp)
   try {
     for (const client of clients) {
       client.on('error', () => {})
@@ -124,9 +164,13 @@ export async function reachable(url: string): Promise<void> {
       }
   } catch (cause) {
     const { message, code } = cause as { message: string; code?: string }
-    throw new DatabaseError(`Cannot use the database ${withoutPassword(url)}: ${message || code}`, { cause })
+    throw new DatabaseError(`Cannot use the database ${withoutPassword(url)}: ${late ? `it did not answer within ${patienceMs} ms` : message || code}`, {
+      cause,
+    })
   } finally {
-    await Promise.all(clients.map((client) => client.end().catch(() => {})))
+    clearTimeout(patience)
+    signal?.removeEventListener('abort', giveUp)
+    await Promise.all(clients.map(part))
   }
 }
 

@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import { connect, createServer, type Socket } from 'node:net'
 import { test } from 'node:test'
 import { openDatabase } from '@core-backend/testkit/postgres'
+import { tcpProxy } from '@core-backend/testkit/tcp-proxy'
 import { waitUntil } from '@core-backend/testkit/wait-until'
 import { listenOn } from './listen.ts'
 
@@ -37,4 +38,28 @@ test('a session that is lost is replaced by one, however often that fails, and n
   assert.ok(refusals < 0)
   await unlisten()
   await waitUntil(() => open.size === 0, { what: 'no session left' })
+})
+
+test('a server that goes silent holds up neither the end nor, beyond its patience, the beginning', async (t) => {
+  const database = await openDatabase('pg18')
+  const proxy = await tcpProxy(Number(new URL(database.url!).port))
+  t.after(async () => {
+    await proxy.close()
+    await database.close()
+  })
+  const listen = listenOn(Object.assign(new URL(database.url!), { port: String(proxy.port) }).href, 500)
+  const unlisten = await listen('news', () => {})
+  proxy.stall('both')
+  await unlisten()
+  proxy.pass()
+
+  const replaced = await listen('news', () => {})
+  proxy.reset()
+  await waitUntil(() => proxy.connections === 1, { what: 'the session that replaces it' })
+  proxy.stall('both')
+  await replaced()
+  await assert.rejects(
+    listen('news', () => {}),
+    /timeout/,
+  )
 })

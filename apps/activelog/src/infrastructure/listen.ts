@@ -1,17 +1,21 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Client, escapeIdentifier } from 'pg'
+import { part } from './database.ts'
 
-/** LISTENs on a session of its own, which is replaced when the server cuts it. What was notified meanwhile is lost, so each new session wakes once. */
+/** LISTENs on a session of its own, which is replaced when the server cuts it. What was notified meanwhile is lost, so each new session wakes once. `patienceMs`: with a server that says nothing. */
 export const listenOn =
-  (connectionString: string) =>
+  (connectionString: string, patienceMs = 5_000) =>
   async (channel: string, onWake: () => void): Promise<() => Promise<void>> => {
     const stopping = new AbortController()
     const { signal } = stopping
     let client: Client | undefined
+    let newest: Client | undefined
     let replacing = Promise.resolve()
 
     const connect = async (): Promise<void> => {
-      const fresh = new Client({ connectionString, application_name: 'activelog listen', keepAlive: true, connectionTimeoutMillis: 5_000 })
+      const patience = { connectionTimeoutMillis: patienceMs, query_timeout: patienceMs }
+      const fresh = new Client({ connectionString, application_name: 'activelog listen', keepAlive: true, ...patience })
+      newest = fresh
       fresh.on('error', () => {})
       fresh.on('notification', onWake)
       // One that never came to listen ends too; its caller sees that, and must be the only one who tries again.
@@ -22,7 +26,7 @@ export const listenOn =
         await fresh.connect()
         await fresh.query(`LISTEN ${escapeIdentifier(channel)}`)
       } catch (error) {
-        await fresh.end().catch(() => {})
+        await part(fresh)
         throw error
       }
       client = fresh
@@ -44,7 +48,7 @@ export const listenOn =
     await connect()
     return async () => {
       stopping.abort()
+      if (newest) await part(newest)
       await replacing
-      await client?.end().catch(() => {})
     }
   }

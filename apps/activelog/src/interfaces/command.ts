@@ -10,6 +10,10 @@ export interface StartOptions {
   logger: Logger
   /** Told when something is broken that only a new start can mend. */
   onFatal?: (error: Error) => void
+  /** Ends a start that is under way: it then rejects. */
+  signal?: AbortSignal
+  /** What of an orderly end still waits for the database after this long is cut off. @default 20_000 */
+  closeMs?: number
 }
 
 /** A running process of the service. */
@@ -29,6 +33,9 @@ type Start = (settings: ActivelogSettings, options: StartOptions) => Promise<Act
 /** A terminal's Ctrl-C reaches us twice under npm, which also hands it on. */
 const sameKeyMs = 250
 
+/** Longer than everything that an end waits for. */
+const endMs = 30_000
+
 /** `npm start`: runs until Ctrl-C or SIGTERM, a second one of which ends it at once; nothing is lost by that. Every fault is one line and exit code 1. */
 export async function runCommand(start: Start, args: readonly string[] = process.argv.slice(2)): Promise<void> {
   const stopping = new AbortController()
@@ -37,6 +44,10 @@ export async function runCommand(start: Start, args: readonly string[] = process
     if (!stopping.signal.aborted) {
       stoppedAt = performance.now()
       stopping.abort()
+      setTimeout(() => {
+        console.error(`activelog: Not stopped within ${endMs} ms, so it ends as it is; nothing is lost`)
+        process.exit(1)
+      }, endMs).unref()
     } else if (performance.now() - stoppedAt > sameKeyMs) process.exit(130)
   }
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, onSignal)
@@ -55,7 +66,11 @@ export async function runCommand(start: Start, args: readonly string[] = process
       fatal = error
       stopping.abort()
     }
-    const activelog = await start(settings, { logger: demo ? quiet(logger) : logger, onFatal })
+    const { signal } = stopping
+    const activelog = await start(settings, { logger: demo ? quiet(logger) : logger, onFatal, signal }).catch((error: unknown) => {
+      if (fatal || !signal.aborted) throw fatal ?? error
+    })
+    if (!activelog) return console.log('Stopped')
     if (!stopping.signal.aborted) greet(settings, activelog)
     if (demo) await playDemo(activelog, settings.tenants, stopping.signal)
     else await aborted(stopping.signal)
