@@ -2,6 +2,8 @@ import assert from 'node:assert/strict'
 import { connect } from 'node:net'
 import { suite, test } from 'node:test'
 import { waitUntil } from '@core-backend/testkit/wait-until'
+import { fromEnv } from './infrastructure/settings.ts'
+import { startActivelog } from './main.ts'
 import { type Answer, contents, draft, type Service, startService } from './service.fixture.ts'
 
 /** What a server says to these bytes, until it ends the connection or the answer is there. */
@@ -384,7 +386,7 @@ suite('an event that nobody takes from the outbox', async () => {
 suite('events', async () => {
   /** The lines of a stream as they come, until the test ends it. */
   const follow = async (
-    { url }: Service,
+    { url }: Pick<Service, 'url'>,
     tenant: string,
     lastEventId?: string,
   ): Promise<{ ids: () => string[]; ended: () => boolean; end: () => void; type: string | null }> => {
@@ -406,12 +408,35 @@ suite('events', async () => {
     }
   }
 
+  await test('are told in full by another process after a restart, while neither relay nor workers run', async (t) => {
+    const service = await startService(t, undefined, { ROLE: 'api' })
+    const reader = await follow(service, 'acme')
+    await service.ask('POST', '/activities', { body: draft })
+    await waitUntil(() => reader.ids().length === 1)
+    reader.end()
+    for (let n = 0; n < 3; n++) await service.ask('POST', '/activities', { body: draft })
+    const env = { ROLE: 'api', PORT: '0', TENANTS: 'acme,globex', DATABASE_URL: service.database.url! }
+    const other = await startActivelog(fromEnv(env), { logger: { debug() {}, info() {}, warn() {}, error() {} } })
+    try {
+      const back = await follow({ url: other.url! }, 'acme', reader.ids()[0])
+      await waitUntil(() => back.ids().length === 3)
+      await service.ask('POST', '/activities', { body: draft })
+      await waitUntil(() => back.ids().length === 4)
+      const { rows } = await service.database.client.query('SELECT id FROM tenant_acme.events ORDER BY events.txid')
+      assert.deepEqual(
+        [...reader.ids(), ...back.ids()],
+        (rows as { id: string }[]).map(({ id }) => id),
+      )
+    } finally {
+      await other.close()
+    }
+  })
+
   await test('come live to their tenant alone; who comes back misses none; close ends the streams', async (t) => {
     const service = await startService(t)
     const acme = await follow(service, 'acme')
     const globex = await follow(service, 'globex')
     assert.equal(acme.type, 'text/event-stream; charset=utf-8')
-    // A broadcast begins when its subscription does: the first event may come before it.
     await waitUntil(
       async () => {
         await service.ask('POST', '/activities', { body: draft })

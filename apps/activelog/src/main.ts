@@ -8,6 +8,7 @@ import { activityStore } from './infrastructure/activity-store.ts'
 import { openBroker } from './infrastructure/broker.ts'
 import { openDatabase, reachable } from './infrastructure/database.ts'
 import { startEmbeddedPostgres } from './infrastructure/embedded-postgres.ts'
+import { eventLog } from './infrastructure/event-log.ts'
 import { startHousekeeping } from './infrastructure/housekeeping.ts'
 import { countProgress } from './infrastructure/progress.ts'
 import { projections as postgresProjections } from './infrastructure/projections.ts'
@@ -97,7 +98,7 @@ export async function startActivelog(
       opened(startHousekeeping({ db: background, inbox, tenants, logger }))
     }
 
-    const live = has('api') ? createLive({ recorded: projections.recorded }) : undefined
+    const live = has('api') ? createLive({ log: eventLog(requests) }) : undefined
     if (live) opened(broadcast(broker, live, logger))
 
     const database = async (): Promise<{ status: string }> => {

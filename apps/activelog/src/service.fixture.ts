@@ -59,7 +59,7 @@ export async function startService(
 /** Everything that clients and events could have left behind. */
 export async function contents({ database }: Service): Promise<Record<string, number>> {
   const tables = ['acme', 'globex'].flatMap((tenant) =>
-    ['activities', 'idempotency_keys', 'day_sums', 'badges', 'audit'].map((table) => `tenant_${tenant}.${table}`),
+    ['activities', 'idempotency_keys', 'events', 'day_sums', 'badges', 'audit'].map((table) => `tenant_${tenant}.${table}`),
   )
   const sql = [...tables, 'activelog.outbox', 'activelog.inbox']
     .map((table) => `SELECT '${table}' AS name, count(*)::integer AS n FROM ${table}`)

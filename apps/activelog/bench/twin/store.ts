@@ -75,6 +75,7 @@ export async function post(db: Database, pipeline: boolean, { tenant, requestId,
             headers,
             at,
           ]),
+        () => query(`INSERT INTO ${schema}.events (id, name, activity) VALUES ($1, $2, $3)`, [eventId, 'activity.created', json]),
       ]
       const results: { rows: unknown[] }[] = []
       if (pipeline) results.push(...(await Promise.all(statements.map((send) => send()))))

@@ -84,6 +84,15 @@ CREATE TABLE ${schema}.badges (
   earned_on date NOT NULL
 );
 CREATE INDEX ON ${schema}.badges (user_id);
+CREATE TABLE ${schema}.events (
+  id uuid PRIMARY KEY,
+  txid xid8 NOT NULL DEFAULT pg_current_xact_id(),
+  name text NOT NULL,
+  activity json NOT NULL,
+  written_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX ON ${schema}.events (txid, id);
+CREATE INDEX ON ${schema}.events USING brin (written_at);
 CREATE TABLE ${schema}.audit (
   event_id uuid PRIMARY KEY,
   event text NOT NULL,

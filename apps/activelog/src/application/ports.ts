@@ -1,6 +1,6 @@
-import type { EventPublisher } from '@core-backend/events'
 import type { Activity, ActivityType } from '../domain/activity.ts'
 import type { Badge } from '../domain/badges.ts'
+import type { AnyActivityEvent } from '../domain/events.ts'
 import type { DaySum } from '../domain/statistics.ts'
 
 /** A `POST` that may be repeated until it is answered. */
@@ -29,7 +29,7 @@ export interface Unit {
   lock(id: string): Promise<Activity | undefined>
   replace(activity: Activity): Promise<void>
   remove(activity: Activity): Promise<void>
-  readonly events: Pick<EventPublisher, 'publish'>
+  readonly events: { publish(event: AnyActivityEvent): Promise<void> }
 }
 
 /** The activities of all tenants; every call names the one whose data it may touch. */
@@ -47,6 +47,26 @@ export interface ActivityStore {
 export interface ProjectionReader {
   daySums(tenant: string, userId: number): Promise<readonly DaySum[]>
   badges(tenant: string, userId: number): Promise<readonly { readonly badge: Badge; readonly times: number; readonly lastEarned: string }[]>
+}
+
+/** A place in the order of a tenant's events: that of their transactions, and in one transaction that of their ids. */
+export interface Position {
+  readonly txid: string
+  readonly id: string
+}
+
+/** An event that is committed. */
+export interface LoggedEvent extends Position {
+  readonly name: string
+  readonly activity: Activity
+}
+
+/** The events of each tenant in an order that stays: nothing ever comes before what was read. */
+export interface EventLog {
+  /** Behind the event with that id; behind all that there are without one; before all that are kept when it is not among them. */
+  position(tenant: string, id: string | undefined): Promise<Position>
+  /** What comes next, `limit` at most. */
+  after(tenant: string, position: Position, limit: number): Promise<readonly LoggedEvent[]>
 }
 
 /** One line of the audit trail. */

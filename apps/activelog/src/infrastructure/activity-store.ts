@@ -64,7 +64,15 @@ export async function forgetOldKeys(db: Database, tenants: readonly string[]): P
 function unit(tx: Transaction, tenant: string, events: EventPublisher): Unit {
   const schema = schemaOf(tenant)
   return {
-    events,
+    events: {
+      async publish(event) {
+        // With the broker for the handlers, and in the log for those who watch.
+        await Promise.all([
+          events.publish(event),
+          tx.query(`INSERT INTO ${schema}.events (id, name, activity) VALUES ($1, $2, $3)`, [event.id, event.name, JSON.stringify(event.data)]),
+        ])
+      },
+    },
 
     async add(activity, request) {
       const values = valuesOf(activity)

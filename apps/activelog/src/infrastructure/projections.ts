@@ -5,17 +5,7 @@ import type { Badge } from '../domain/badges.ts'
 import type { Database } from './database.ts'
 import { schemaOf } from './schema.ts'
 
-/** An event as its audit line kept it. */
-export interface RecordedEvent {
-  readonly id: string
-  readonly name: string
-  readonly activity: Activity
-}
-
-export interface Projections extends ProjectionReader, ProjectionWriter<Transaction> {
-  /** Recorded events with this id or a later one, in the order of their ids, `limit` at a time. */
-  recorded(tenant: string, fromId: string, limit: number): Promise<readonly RecordedEvent[]>
-}
+export interface Projections extends ProjectionReader, ProjectionWriter<Transaction> {}
 
 /** What the handlers keep, on PostgreSQL. An event that comes late, after a newer one of its activity, changes nothing. */
 export function projections(db: Database): Projections {
@@ -72,14 +62,6 @@ export function projections(db: Database): Projections {
         [userId],
       )
       return rows as { badge: Badge; times: number; lastEarned: string }[]
-    },
-
-    async recorded(tenant, fromId, limit) {
-      const { rows } = await db.query(
-        `SELECT event_id AS id, event AS name, activity FROM ${schemaOf(tenant)}.audit WHERE event_id >= $1 ORDER BY event_id LIMIT $2`,
-        [fromId, limit],
-      )
-      return rows as RecordedEvent[]
     },
   }
 }

@@ -49,6 +49,16 @@ CREATE TABLE IF NOT EXISTS ${schema}.idempotency_keys (
   response json NOT NULL,
   created_at timestamptz NOT NULL DEFAULT now()
 );
+-- What /events tells. Transactions are the one order that nobody can still get in front of: ids are made before the commit.
+CREATE TABLE IF NOT EXISTS ${schema}.events (
+  id uuid PRIMARY KEY,
+  txid xid8 NOT NULL DEFAULT pg_current_xact_id(),
+  name text NOT NULL,
+  activity json NOT NULL,
+  written_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX IF NOT EXISTS events_in_order ON ${schema}.events (txid, id);
+CREATE INDEX IF NOT EXISTS events_by_time ON ${schema}.events USING brin (written_at);
 
 -- Written by handlers: what of each activity stands in the sums, and the sums.
 CREATE TABLE IF NOT EXISTS ${schema}.counted (

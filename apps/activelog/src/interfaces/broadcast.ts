@@ -4,7 +4,7 @@ import type { Logger } from '../application/ports.ts'
 import { registry, topic } from '../domain/events.ts'
 import type { Live } from './http/live.ts'
 
-/** Hands every event to those who watch in this process. Waits for a broker that is away: requests are served without it. */
+/** Tells those who watch in this process of every event. Waits for a broker that is away: requests are served without it. */
 export function broadcast(subscriber: MessageSubscriber, live: Live, logger: Logger): { close(): Promise<void> } {
   const stopping = new AbortController()
   const { signal } = stopping
@@ -14,7 +14,7 @@ export function broadcast(subscriber: MessageSubscriber, live: Live, logger: Log
       try {
         return await subscriber.subscribe([topic], {}, async (message) => {
           const event = await registry.decode(message)
-          if (event.tenantId !== undefined) live.publish(event.tenantId, { id: event.id, name: event.name, activity: event.data })
+          if (event.tenantId !== undefined) live.wake(event.tenantId)
         })
       } catch (error) {
         logger.warn({ err: error }, 'No live events yet')

@@ -2,15 +2,36 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { setImmediate } from 'node:timers/promises'
 import { waitUntil } from '@core-backend/testkit/wait-until'
+import type { EventLog, LoggedEvent } from '../../application/ports.ts'
 import { newActivity } from '../../domain/activity.ts'
-import { createLive, type Live, type LiveEvent } from './live.ts'
+import { createLive, type Live } from './live.ts'
 
 const activity = newActivity({ userId: 1, type: 'yoga', title: 'x', durationMinutes: 1, activityDate: '2026-01-01' }, { id: 'a', now: new Date('2026-01-01') })
 
-/** An event whose id was made that many ms after the epoch. */
-const event = (ms: number, n = 0): LiveEvent => {
-  const time = ms.toString(16).padStart(12, '0')
-  return { id: `${time.slice(0, 8)}-${time.slice(8)}-7000-8000-${n.toString(16).padStart(12, '0')}`, name: 'activity.created', activity }
+const event = (n: number): LoggedEvent => ({ id: `event-${n}`, txid: String(n), name: 'activity.created', activity })
+const ids = (events: readonly LoggedEvent[]): string[] => events.map(({ id }) => id)
+
+/** A log in memory. `wait` holds every look up; `looks` counts them. */
+function memoryLog(): EventLog & { add(tenant: string, ...events: LoggedEvent[]): void; looks: number; wait: Promise<unknown> } {
+  const stored = new Map<string, LoggedEvent[]>()
+  const of = (tenant: string): LoggedEvent[] => stored.get(tenant) ?? []
+  return {
+    looks: 0,
+    wait: Promise.resolve(),
+    add: (tenant, ...events) => void stored.set(tenant, [...of(tenant), ...events]),
+    async position(tenant, id) {
+      if (id === undefined) return of(tenant).at(-1) ?? { txid: '0', id: '' }
+      return of(tenant).find((one) => one.id === id) ?? { txid: '0', id: '' }
+    },
+    async after(tenant, { txid }, limit) {
+      this.looks++
+      const found = of(tenant)
+        .filter((one) => Number(one.txid) > Number(txid))
+        .slice(0, limit)
+      await this.wait
+      return found
+    },
+  }
 }
 
 /** What a client gets: ids as they come, `end` at the end. */
@@ -22,126 +43,169 @@ function read(stream: ReadableStream<Uint8Array>): { got: string[]; text: () => 
     for (;;) {
       const { done, value } = await reader.read()
       if (done) return got.push('end')
-      text += Buffer.from(value).toString()
-      got.push(
-        ...Array.from(
-          Buffer.from(value)
-            .toString()
-            .matchAll(/^id: (.*)$/gm),
-          ([, id]) => id!,
-        ),
-      )
+      const chunk = Buffer.from(value).toString()
+      text += chunk
+      got.push(...Array.from(chunk.matchAll(/^id: (.*)$/gm), ([, id]) => id!))
     }
   })()
   return { got, text: () => text, cancel: () => reader.cancel() }
 }
 
-const empty = async (): Promise<LiveEvent[]> => []
+/** No poll unless a test wants one. */
 const using = async (live: Live, fn: () => Promise<void>): Promise<void> => fn().finally(live.close)
+const never = 2 ** 30
 
 test("each listener gets its tenant's events from now on, as server-sent events", async () => {
-  const live = createLive({ recorded: empty })
+  const log = memoryLog()
+  const live = createLive({ log })
   await using(live, async () => {
-    live.publish('acme', event(1))
-    const acme = read(live.open('acme', undefined))
-    const globex = read(live.open('globex', undefined))
-    live.publish('acme', event(2))
-    live.publish('globex', event(3))
+    log.add('acme', event(1))
+    const acme = read(await live.open('acme', undefined))
+    const globex = read(await live.open('globex', undefined))
+    log.add('acme', event(2))
+    log.add('globex', event(3))
+    live.wake('acme')
+    live.wake('globex')
     await waitUntil(() => acme.got.length === 1 && globex.got.length === 1)
-    assert.deepEqual([acme.got, globex.got], [[event(2).id], [event(3).id]])
-    assert.equal(acme.text(), `retry: 1000\n\nid: ${event(2).id}\nevent: activity.created\ndata: ${JSON.stringify(activity)}\n\n`)
+    assert.deepEqual([acme.got, globex.got], [['event-2'], ['event-3']])
+    assert.equal(acme.text(), `retry: 1000\n\nid: event-2\nevent: activity.created\ndata: ${JSON.stringify(activity)}\n\n`)
     assert.equal(live.listeners, 2)
   })
 })
 
-test('who comes back gets what was recorded, what was heard but not yet recorded, and what came meanwhile, each once', async () => {
-  const stored = [event(100_000), event(100_000, 1), event(100_001), event(100_002)]
-  let asked: unknown[] = []
-  let release = (): void => {}
-  const live = createLive({
-    recorded: async (...args) => {
-      asked = args
-      await new Promise<void>((resolve) => (release = resolve))
-      return stored
-    },
-  })
-  await using(live, async () => {
-    for (const one of [event(50_000), event(100_002), event(100_003)]) live.publish('acme', one)
-    live.publish('globex', event(100_004))
-    const { got } = read(live.open('acme', event(100_000).id))
-    await waitUntil(() => asked.length > 0)
-    live.publish('acme', event(100_003))
-    live.publish('acme', event(100_005))
-    release()
-    await waitUntil(() => got.length === 5)
-    live.publish('acme', event(100_006))
-    await waitUntil(() => got.length === 6)
-    assert.deepEqual(
-      got,
-      [event(100_000, 1), event(100_001), event(100_002), event(100_003), event(100_005), event(100_006)].map(({ id }) => id),
-    )
-    // Ten seconds before the last one seen: transactions end in another order than they began.
-    assert.deepEqual(asked, ['acme', event(90_000).id, 500])
-  })
-})
-
-test('what was missed is read page by page', async () => {
-  const stored = Array.from({ length: 1_234 }, (_, n) => event(20_000 + n))
-  const live = createLive({ recorded: async (_, from, limit) => stored.filter(({ id }) => id >= from).slice(0, limit) })
-  await using(live, async () => {
-    const { got } = read(live.open('acme', event(15_000).id))
-    await waitUntil(() => got.length === stored.length)
-    assert.deepEqual(
-      got,
-      stored.map(({ id }) => id),
-    )
-  })
-})
-
-test('a reader who leaves while the missed events are read ends the reading', async () => {
-  const stored = Array.from({ length: 1_234 }, (_, n) => event(20_000 + n))
+test('who comes back gets what was missed, page by page, and what comes meanwhile, each once and in order', async () => {
+  const log = memoryLog()
+  const stored = Array.from({ length: 1_234 }, (_, n) => event(n))
+  log.add('acme', ...stored)
   const gate = Promise.withResolvers<void>()
-  let pages = 0
+  log.wait = gate.promise
+  const live = createLive({ log, pollMs: never })
+  await using(live, async () => {
+    const { got } = read(await live.open('acme', 'event-9'))
+    await waitUntil(() => log.looks === 1)
+    log.add('acme', event(1_234))
+    live.wake('acme')
+    gate.resolve()
+    await waitUntil(() => got.length === 1_225)
+    log.add('acme', event(1_235))
+    live.wake('acme')
+    await waitUntil(() => got.length === 1_226)
+    assert.deepEqual(got, [...ids(stored.slice(10)), 'event-1234', 'event-1235'])
+  })
+})
+
+test('an event that comes while the log is looked through is found by the next look', async () => {
+  const log = memoryLog()
+  const gate = Promise.withResolvers<void>()
+  log.wait = gate.promise
+  const live = createLive({ log, pollMs: never })
+  await using(live, async () => {
+    const { got } = read(await live.open('acme', undefined))
+    await waitUntil(() => log.looks === 1)
+    log.add('acme', event(1))
+    live.wake('acme')
+    const late = read(await live.open('acme', 'unknown'))
+    gate.resolve()
+    await waitUntil(() => got.length === 1 && late.got.length === 1)
+  })
+})
+
+test('a slow reader loses nothing and is not cut off, whatever comes meanwhile: it is read for when it asks', async () => {
+  const log = memoryLog()
+  const live = createLive({ log, pollMs: never })
+  await using(live, async () => {
+    const reader = (await live.open('acme', undefined)).getReader()
+    const got: string[] = []
+    for (let n = 1; got.length < 8_000; n++) {
+      // Twice what it reads, round by round.
+      if (n <= 8) log.add('acme', ...Array.from({ length: 1_000 }, (_, k) => event((n - 1) * 1_000 + k + 1)))
+      live.wake('acme')
+      const looks = log.looks
+      const { value } = await reader.read()
+      await setImmediate()
+      assert.ok(log.looks - looks <= 2, 'nothing is read ahead of a reader')
+      got.push(
+        ...Array.from(
+          Buffer.from(value!)
+            .toString()
+            .matchAll(/^id: event-(.*)$/gm),
+          ([, id]) => id!,
+        ),
+      )
+    }
+    assert.deepEqual(
+      got,
+      Array.from({ length: 8_000 }, (_, n) => String(n + 1)),
+    )
+    assert.equal(live.listeners, 1)
+    await reader.cancel()
+  })
+})
+
+test('listeners that are equally far share one look', async () => {
+  const log = memoryLog()
+  const live = createLive({ log, pollMs: never })
+  await using(live, async () => {
+    const readers = await Promise.all(Array.from({ length: 50 }, async () => read(await live.open('acme', undefined))))
+    log.add('acme', event(1))
+    log.looks = 0
+    live.wake('acme')
+    await waitUntil(() => readers.every(({ got }) => got.length === 1))
+    assert.ok(log.looks <= 3, `${log.looks} looks`)
+  })
+})
+
+test('events of which nobody told come all the same, also after the log could not be read', async () => {
+  const log = memoryLog()
+  let broken = true
+  const fail = (): Promise<never> => Promise.reject(new Error('no database'))
   const live = createLive({
-    async recorded(_, from, limit) {
-      pages++
-      await gate.promise
-      return stored.filter(({ id }) => id >= from).slice(0, limit)
-    },
+    log: { position: (...given) => (broken ? fail() : log.position(...given)), after: (...given) => (broken ? fail() : log.after(...given)) },
+    pollMs: 5,
   })
   await using(live, async () => {
-    await read(live.open('acme', event(15_000).id)).cancel()
+    log.add('acme', event(1), event(2))
+    const { got } = read(await live.open('acme', 'event-1'))
+    broken = false
+    await waitUntil(() => got.length === 1)
+    broken = true
+    log.add('acme', event(3))
+    await setImmediate()
+    broken = false
+    await waitUntil(() => got.length === 2)
+    assert.deepEqual(got, ['event-2', 'event-3'])
+  })
+})
+
+test('a reader who leaves while the log is read ends the reading', async () => {
+  const log = memoryLog()
+  log.add('acme', ...Array.from({ length: 1_234 }, (_, n) => event(n)))
+  const gate = Promise.withResolvers<void>()
+  log.wait = gate.promise
+  const live = createLive({ log })
+  await using(live, async () => {
+    await read(await live.open('acme', 'event-0')).cancel()
+    assert.equal(live.listeners, 0)
     gate.resolve()
     await setImmediate() // every turn of the reading would be over
-    assert.equal(pages, 1)
+    assert.equal(log.looks, 1)
   })
 })
 
-test('a stream ends when its history cannot be read, when its reader is too slow, when the reader leaves, and at the close', async () => {
-  const live = createLive({ recorded: () => Promise.reject(new Error('no database')) })
-  await using(live, async () => {
-    const broken = read(live.open('acme', event(1).id))
-    await waitUntil(() => broken.got.at(-1) === 'end')
-    const slow = live.open('acme', undefined)
-    for (let n = 0; n < 2_000; n++) live.publish('acme', event(n))
-    assert.equal(live.listeners, 0)
-    await slow.cancel()
-    const leaving = read(live.open('acme', undefined))
-    assert.equal(live.listeners, 1)
-    await leaving.cancel()
-    assert.equal(live.listeners, 0)
-    const last = read(live.open('acme', undefined))
-    live.close()
-    await waitUntil(() => last.got.at(-1) === 'end')
-    const late = read(live.open('acme', undefined))
-    await waitUntil(() => late.got.at(-1) === 'end')
-  })
+test('streams end at the close, and those opened afterwards at once', async () => {
+  const live = createLive({ log: memoryLog() })
+  const last = read(await live.open('acme', undefined))
+  live.close()
+  await waitUntil(() => last.got.at(-1) === 'end')
+  const late = read(await live.open('acme', undefined))
+  await waitUntil(() => late.got.at(-1) === 'end')
+  assert.equal(live.listeners, 0)
 })
 
 test('a quiet stream shows signs of life', async () => {
-  const live = createLive({ recorded: empty, heartbeatMs: 5 })
+  const live = createLive({ log: memoryLog(), heartbeatMs: 5 })
   await using(live, async () => {
-    const { text } = read(live.open('acme', undefined))
+    const { text } = read(await live.open('acme', undefined))
     await waitUntil(() => text().includes(': still here\n\n'))
   })
 })

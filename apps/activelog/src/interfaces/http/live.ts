@@ -1,27 +1,19 @@
-import type { Activity } from '../../domain/activity.ts'
-
-/** An event on its way to those who watch. */
-export interface LiveEvent {
-  readonly id: string
-  readonly name: string
-  readonly activity: Activity
-}
+import type { EventLog, LoggedEvent, Position } from '../../application/ports.ts'
 
 export interface LiveOptions {
-  /** Events that were handled before, from an id on, in the order of their ids. */
-  recorded: (tenant: string, fromId: string, limit: number) => Promise<readonly LiveEvent[]>
+  log: EventLog
   /** Between two signs of life on a quiet stream. @default 15_000 */
   heartbeatMs?: number
-  /** Events kept for those who come back before they are recorded. @default 1_000 */
-  keep?: number
+  /** Between two looks for events of which nobody told. @default 1_000 */
+  pollMs?: number
 }
 
 /** Server-sent events of the activities, a stream a listener. */
 export interface Live {
-  /** To every listener of the tenant. */
-  publish(tenant: string, event: LiveEvent): void
-  /** A stream that begins now, or after the event that its client saw last. */
-  open(tenant: string, lastEventId: string | undefined): ReadableStream<Uint8Array>
+  /** There are new events of the tenant: its listeners look at once. */
+  wake(tenant: string): void
+  /** A stream that begins now, or after the event that its client saw last: each event once, in the order of the log, as fast as it is read. */
+  open(tenant: string, lastEventId: string | undefined): Promise<ReadableStream<Uint8Array>>
   readonly listeners: number
   /** Ends every stream; clients that come back bring the id of the last event that they saw. */
   close(): void
@@ -29,83 +21,102 @@ export interface Live {
 
 interface Listener {
   readonly tenant: string
-  send(event: LiveEvent): void
+  wake(): void
   beat(): void
   end(): void
 }
 
 const utf8 = new TextEncoder()
-/** A reader that is further behind is cut off: it comes back for the rest. */
-const maxQueued = 1_000
 const page = 500
-/** Ids are UUIDv7. Transactions end in another order than they began, clocks differ a little: what may have come in between is sent again. */
-const overlapMs = 10_000
+/** Between the first looks after one was told of. */
+const soonMs = 10
 
-export function createLive({ recorded, heartbeatMs = 15_000, keep = 1_000 }: LiveOptions): Live {
+export function createLive({ log, heartbeatMs = 15_000, pollMs = 1_000 }: LiveOptions): Live {
   const listeners = new Set<Listener>()
-  const recent: { tenant: string; event: LiveEvent }[] = []
+  /** Looks that are under way: listeners that are equally far share one. */
+  const looks = new Map<string, Promise<readonly LoggedEvent[]>>()
   let closed = false
   const heart = setInterval(() => listeners.forEach((listener) => listener.beat()), heartbeatMs).unref()
 
-  /** Everything since some time before `lastEventId`, that one excepted, each once. */
-  async function* missed(tenant: string, lastEventId: string): AsyncGenerator<LiveEvent> {
-    const sent = new Set([lastEventId])
-    let from = earlier(lastEventId, overlapMs)
-    for (;;) {
-      const events = await recorded(tenant, from, page)
-      for (const event of events) if (!sent.has(event.id)) yield ((sent.add(event.id), event))
-      if (events.length < page) break
-      from = events.at(-1)!.id
-    }
-    const start = earlier(lastEventId, overlapMs)
-    for (const { tenant: whose, event } of recent.slice()) if (whose === tenant && event.id >= start && !sent.has(event.id)) yield ((sent.add(event.id), event))
+  function look(tenant: string, position: Position): Promise<readonly LoggedEvent[]> {
+    const key = `${tenant} ${position.txid} ${position.id}`
+    const shared = looks.get(key)
+    if (shared) return shared
+    const fresh = log.after(tenant, position, page).finally(() => looks.get(key) === fresh && looks.delete(key))
+    looks.set(key, fresh)
+    return fresh
   }
 
   return {
-    publish(tenant, event) {
-      recent.push({ tenant, event })
-      if (recent.length > keep) recent.shift()
-      for (const listener of listeners) if (listener.tenant === tenant) listener.send(event)
+    wake(tenant) {
+      looks.clear() // These began before, and may miss what is told of now.
+      for (const listener of listeners) if (listener.tenant === tenant) listener.wake()
     },
 
-    open(tenant, lastEventId) {
+    async open(tenant, lastEventId) {
+      // Before the answer, so that its client misses nothing that it causes itself.
+      let position = await log.position(tenant, lastEventId).catch(() => undefined)
       let listener: Listener
+      let over = false
+      let woken = false
+      let waitMs = soonMs
+      let endWait = (): void => {}
+      /** What is told of shows a moment later when an older transaction is still open; after a while only the poll is left. */
+      const idle = async (): Promise<void> => {
+        if (!woken)
+          await new Promise<void>((resolve) => {
+            const timer = setTimeout(resolve, waitMs).unref()
+            endWait = () => (clearTimeout(timer), resolve())
+          })
+        waitMs = woken ? soonMs : Math.min(waitMs * 2, pollMs)
+      }
+      const next = async (): Promise<readonly LoggedEvent[]> => {
+        woken = false
+        position ??= await log.position(tenant, lastEventId)
+        return look(tenant, position)
+      }
+      const leave = (): void => {
+        over = true
+        listeners.delete(listener)
+        endWait()
+      }
       return new ReadableStream<Uint8Array>(
         {
-          async start(controller) {
-            /** What comes in while the missed events are read; afterwards nothing. */
-            let waiting: LiveEvent[] | undefined = lastEventId === undefined ? undefined : []
-            const write = (text: string): void => {
-              if (!listeners.has(listener)) return
-              controller.enqueue(utf8.encode(text))
-              if ((controller.desiredSize ?? 0) < -maxQueued) listener.end()
-            }
+          start(controller) {
             listener = {
               tenant,
-              send: (event) => (waiting ? void waiting.push(event) : write(frame(event))),
-              beat: () => write(': still here\n\n'),
-              end: () => {
-                if (listeners.delete(listener)) controller.close()
+              wake() {
+                woken = true
+                endWait()
+              },
+              beat() {
+                if ((controller.desiredSize ?? 0) > 0) controller.enqueue(utf8.encode(': still here\n\n'))
+              },
+              end() {
+                leave()
+                controller.close()
               },
             }
             if (closed) return controller.close()
             listeners.add(listener)
-            write('retry: 1000\n\n')
-            if (lastEventId === undefined) return
-            try {
-              const sent = new Set<string>()
-              for await (const event of missed(tenant, lastEventId)) {
-                sent.add(event.id)
-                write(frame(event))
-                if (!listeners.has(listener)) return
+            controller.enqueue(utf8.encode('retry: 1000\n\n'))
+          },
+          // Called when the reader wants more: a slow one is behind, and costs no memory.
+          async pull(controller) {
+            while (!over) {
+              // While the database is away there is nothing new.
+              const events = await next().catch(() => [])
+              if (over) return
+              if (events.length > 0) {
+                position = events.at(-1)!
+                waitMs = soonMs
+                controller.enqueue(utf8.encode(events.map(frame).join('')))
+                return
               }
-              for (const event of waiting ?? []) if (!sent.has(event.id)) write(frame(event))
-              waiting = undefined
-            } catch {
-              listener.end() // the database is away: the client comes back with the same id
+              await idle()
             }
           },
-          cancel: () => void listeners.delete(listener),
+          cancel: leave,
         },
         { highWaterMark: 1 },
       )
@@ -123,11 +134,4 @@ export function createLive({ recorded, heartbeatMs = 15_000, keep = 1_000 }: Liv
   }
 }
 
-const frame = ({ id, name, activity }: LiveEvent): string => `id: ${id}\nevent: ${name}\ndata: ${JSON.stringify(activity)}\n\n`
-
-/** The lowest UUIDv7 of a time some ms before that of `id`. */
-function earlier(id: string, ms: number): string {
-  const time = Math.max(0, Number.parseInt(id.slice(0, 8) + id.slice(9, 13), 16) - ms)
-  const hex = time.toString(16).padStart(12, '0')
-  return `${hex.slice(0, 8)}-${hex.slice(8)}-7000-8000-000000000000`
-}
+const frame = ({ id, name, activity }: LoggedEvent): string => `id: ${id}\nevent: ${name}\ndata: ${JSON.stringify(activity)}\n\n`

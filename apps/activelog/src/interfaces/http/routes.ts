@@ -117,12 +117,12 @@ function serveClients(app: Hono<Env>, api: NonNullable<RouteDependencies['api']>
   app.get('/users/:id/stats', async (c) => c.json(await users.statistics(callerOf(c).tenantId, readUserId('userId', c.req.param('id')))))
   app.get('/users/:id/badges', async (c) => c.json({ items: await users.badges(callerOf(c).tenantId, readUserId('userId', c.req.param('id'))) }))
 
-  app.get('/events', (c) => {
+  app.get('/events', async (c) => {
     const { tenantId } = callerOf(c)
     const headers = { 'content-type': 'text/event-stream; charset=utf-8', 'cache-control': 'no-store', 'x-accel-buffering': 'no' }
     const lastEventId = readLastEventId(c.req.raw)
     // Nobody reads, or ends, the stream that would answer a HEAD.
-    return c.req.method === 'HEAD' ? c.body(null, 200, headers) : c.body(live.open(tenantId, lastEventId), 200, headers)
+    return c.req.method === 'HEAD' ? c.body(null, 200, headers) : c.body(await live.open(tenantId, lastEventId), 200, headers)
   })
 }
 

@@ -1,0 +1,42 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { openDatabase as openTestDatabase } from '@core-backend/testkit/postgres'
+import { openDatabase } from './database.ts'
+import { eventLog, forgetOldEvents } from './event-log.ts'
+import { createTables } from './schema.ts'
+
+const id = (n: number): string => `019c0000-0000-7000-8000-${String(n).padStart(12, '0')}`
+
+test('the log has one order, which no event gets in front of later: not one that began to be written before and is committed after', async (t) => {
+  const test = await openTestDatabase('pg18')
+  const db = openDatabase(test.url!, { name: 'test' })
+  t.after(async () => {
+    await db.close()
+    await test.close()
+  })
+  await createTables(db, ['acme', 'globex'], [])
+  const log = eventLog(db)
+  const insert = (n: number): [string, unknown[]] => [
+    'INSERT INTO tenant_acme.events (id, name, activity) VALUES ($1, $2, $3)',
+    [id(n), 'activity.created', '{}'],
+  ]
+  const begin = await log.position('acme', undefined)
+  const seen = async (from = begin, tenant = 'acme', limit = 500): Promise<string[]> => (await log.after(tenant, from, limit)).map((event) => event.id)
+
+  await db.transaction(async (tx) => {
+    await tx.query(...insert(9))
+    await db.query(...insert(1))
+    assert.deepEqual(await seen(), [], 'one before it may still come')
+  })
+  await db.query(...insert(5))
+  assert.deepEqual(await seen(), [id(9), id(1), id(5)])
+  assert.deepEqual(await seen(begin, 'acme', 2), [id(9), id(1)])
+  assert.deepEqual(await seen(await log.position('acme', id(9))), [id(1), id(5)])
+  assert.deepEqual(await seen(await log.position('acme', undefined)), [])
+  assert.deepEqual(await seen(await log.position('acme', id(2))), [id(9), id(1), id(5)], 'all that are kept')
+  assert.deepEqual(await seen(await log.position('globex', id(9)), 'globex'), [])
+
+  await db.query("UPDATE tenant_acme.events SET written_at = now() - interval '24 hours 1 second' WHERE id = $1", [id(9)])
+  await forgetOldEvents(db, ['acme', 'globex'])
+  assert.deepEqual(await seen(), [id(1), id(5)])
+})

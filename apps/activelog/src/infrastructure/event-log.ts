@@ -1,0 +1,38 @@
+import type { EventLog, LoggedEvent } from '../application/ports.ts'
+import type { Database } from './database.ts'
+import { schemaOf } from './schema.ts'
+
+/** How long `/events` goes on from an event. */
+const keptFor = "interval '24 hours'"
+
+const noId = '00000000-0000-0000-0000-000000000000'
+/** Transactions below this one have all ended. */
+const horizon = 'pg_snapshot_xmin(pg_current_snapshot())'
+
+/** The log that requests write. An event is in it once no transaction is open that began to write before its own: such a one could still come before it. */
+export function eventLog(db: Database): EventLog {
+  return {
+    async position(tenant, id) {
+      const { rows } =
+        id === undefined
+          ? await db.query(`SELECT ${horizon}::text AS txid`)
+          : await db.query(`SELECT txid::text FROM ${schemaOf(tenant)}.events WHERE id = $1`, [id])
+      const [found] = rows as { txid: string }[]
+      return { txid: found?.txid ?? '0', id: (found && id) ?? noId }
+    },
+
+    async after(tenant, { txid, id }, limit) {
+      const { rows } = await db.query(
+        `SELECT id, txid::text, name, activity FROM ${schemaOf(tenant)}.events
+         WHERE (txid, id) > ($1::text::xid8, $2::uuid) AND txid < ${horizon} ORDER BY events.txid, id LIMIT $3`,
+        [txid, id, limit],
+      )
+      return rows as LoggedEvent[]
+    },
+  }
+}
+
+/** Forgets the events from which nobody can go on any more. */
+export async function forgetOldEvents(db: Database, tenants: readonly string[]): Promise<void> {
+  for (const tenant of tenants) await db.query(`DELETE FROM ${schemaOf(tenant)}.events WHERE written_at < now() - ${keptFor}`)
+}
