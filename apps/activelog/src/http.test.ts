@@ -383,6 +383,26 @@ suite('an event that nobody takes from the outbox', async () => {
   })
 })
 
+suite('a relay whose statement waits', async () => {
+  await test('shows in health, before its deadline makes it an error', async (t) => {
+    const { ask, database } = await startService(t)
+    const relay = async (): Promise<unknown> => ((await ask('GET', '/health')).json['checks'] as { relay: object }).relay
+    await database.transaction(async (tx) => {
+      await tx.query('LOCK TABLE activelog.outbox')
+      const late = await waitUntil(
+        async () => {
+          const check = (await relay()) as { status: string; state: string; waitingMs: number }
+          return check.status === 'degraded' && check
+        },
+        { everyMs: 100 },
+      )
+      assert.equal(late.state, 'running')
+      assert.ok(late.waitingMs >= 2_000, `${late.waitingMs} ms`)
+    })
+    await waitUntil(async () => ((await relay()) as { status: string }).status === 'ok')
+  })
+})
+
 suite('events', async () => {
   /** The lines of a stream as they come, until the test ends it. */
   const follow = async (

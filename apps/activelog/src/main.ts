@@ -13,6 +13,7 @@ import { startHousekeeping } from './infrastructure/housekeeping.ts'
 import { countProgress } from './infrastructure/progress.ts'
 import { projections as postgresProjections } from './infrastructure/projections.ts'
 import { watchOutage } from './infrastructure/outage.ts'
+import { timed } from './infrastructure/timed.ts'
 import { createTables, sharedSchema } from './infrastructure/schema.ts'
 import type { ActivelogSettings } from './infrastructure/settings.ts'
 import { type Activelog, runCommand, type StartOptions } from './interfaces/command.ts'
@@ -25,7 +26,9 @@ import { broadcast } from './interfaces/broadcast.ts'
 import { activityWorker, group } from './interfaces/worker.ts'
 
 /** An event that has waited longer than this in the outbox is waiting for something to be mended. */
-const staleMs = 60_000
+const staleMs = 10_000
+/** A statement of the relay that is not answered by then is late: there are too few connections, or the server has too much to do. */
+const lateMs = 2_000
 
 /**
  * ActiveLog, wired by hand, from the database up. `role` says which parts this process has: `api` answers requests, `relay` takes committed events from the
@@ -77,9 +80,10 @@ export async function startActivelog(
 
     const projections = postgresProjections(requests)
 
+    const relayDb = timed(background)
     const relay = has('relay')
       ? createRelay({
-          db: background,
+          db: relayDb,
           outbox,
           publisher: broker,
           groups: { [topic]: [group] },
@@ -110,7 +114,13 @@ export async function startActivelog(
       const counts = await outbox.counts(background)
       return { status: counts.oldestAgeMs < staleMs && counts.parked === 0 ? 'ok' : 'degraded', ...counts }
     }
-    const relaying = relay && (() => Promise.resolve({ status: relay.stats().state === 'running' ? 'ok' : 'degraded', state: relay.stats().state }))
+    const relaying =
+      relay &&
+      (async (): Promise<{ status: string; state: string; oldestAgeMs: number; waitingMs: number }> => {
+        const { state, oldestAgeMs } = await relay.check()
+        const waitingMs = relayDb.waitingMs()
+        return { status: state === 'running' && oldestAgeMs < staleMs && waitingMs < lateMs ? 'ok' : 'degraded', state, oldestAgeMs, waitingMs }
+      })
     answer = routes({
       api: live && {
         activities: activityUseCases({ store: activityStore(requests, outbox), newId: uuidv7, now: () => new Date(), onCommit: relay?.wake }),
