@@ -21,7 +21,6 @@ export async function isCovered(root: string, v8: string): Promise<boolean> {
     ...only,
     '--exclude',
     '**/*.test.ts',
-    '**/*.fixture.ts',
     '--exclude',
     '**/*.fixture.ts',
   ]

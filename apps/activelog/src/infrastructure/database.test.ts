@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { hash } from 'node:crypto'
 import { once } from 'node:events'
-import { createServer, type Socket } from 'node:net'
+import { createServer, Socket } from 'node:net'
 import { test } from 'node:test'
 import { openDatabase as openTestDatabase } from '@core-backend/testkit/postgres'
 import { skipUnless } from '@core-backend/testkit/services'
@@ -16,10 +16,11 @@ test('statements of a turn leave in one write, BEGIN among them, and each gets i
     await db.close()
     await test.close()
   })
+  const connect = t.mock.method(Socket.prototype, 'connect')
   await db.query('SELECT 1')
-  const client = await db.pool.connect()
-  const { stream } = (client as unknown as { connection: { stream: Socket } }).connection
-  client.release()
+  connect.mock.restore()
+  assert.equal(connect.mock.callCount(), 1)
+  const stream = connect.mock.calls[0]!.this as Socket
   let writes = 0
   for (const method of ['_write', '_writev'] as const) {
     const real = stream[method]!.bind(stream) as (...given: unknown[]) => void
@@ -59,7 +60,7 @@ test('a connection that goes silent fails what waits for it, and the server give
   })
   const failures: unknown[] = []
   const note = (error: unknown): void => void failures.push(error)
-  ;(await db.pool.connect()).release()
+  await db.query('SELECT 1')
   const transaction = db.transaction(async (tx) => {
     await tx.query('SELECT pg_advisory_xact_lock(1)')
     proxy.stall('both')
@@ -70,9 +71,8 @@ test('a connection that goes silent fails what waits for it, and the server give
   await waitUntil(async () => ((await test.client.query('SELECT pg_try_advisory_lock(1) AS free')).rows as { free: boolean }[])[0]!.free, { what: 'the lock' })
 
   proxy.pass()
-  const client = await db.pool.connect()
+  await waitUntil(() => db.query('SELECT 1').catch(() => undefined), { what: 'a connection' })
   proxy.stall('both')
-  client.release()
   db.query('SELECT 1').catch(note)
   await waitUntil(() => failures.length === 2, { what: 'the statement' })
   assert.ok(failures.every(isUnavailable), String(failures))

@@ -5,7 +5,6 @@ import { Client, type ClientBase, type ClientConfig, Pool, type PoolClient } fro
 
 /** A pool with transactions whose statements are sent without waiting for each other's answers. */
 export interface Database extends SqlClient {
-  readonly pool: Pool
   /**
    * BEGIN, `fn`, COMMIT on one connection. ROLLBACK when `fn` throws; rejects also when the server rolled back because `fn` went on after a statement had failed.
    * A connection that broke leaves the pool.
@@ -56,7 +55,6 @@ export function openDatabase(url: string, { name, max = 16, silenceMs = 30_000, 
   }
   let closing: Promise<void> | undefined
   return {
-    pool,
     query: (text, values) => watch(pool.query(prepared(text, values))),
     transaction: (fn) => transaction(pool, watch, fn),
     close: () => (closing ??= close()),
