@@ -185,24 +185,29 @@ test('every check has been broken', async () => {
   assert.deepEqual([...(await loadChecks()).keys()].toSorted(), [...new Set(broken.map(([name]) => name))].toSorted())
 })
 
-test('CI stops the servers that it started, also where others were stopped before, and leaves those that were up', async () => {
+test('CI stops the servers that it started, whatever an old file of addresses says, and leaves those that were up', async () => {
   const folder = join(root, 'ci')
   cpSync(join(repository, '.ci/run'), join(folder, '.ci/run'))
   const program = (file: string, text: string): void => {
     put(`ci/${file}`, `#!/bin/sh\n${text}\n`)
     chmodSync(join(folder, file), 0o755)
   }
-  program('scripts/services', 'echo "$1" >> calls')
+  // `running` holds what the services' program started and still runs; somebody else's PostgreSQL is always there.
+  program(
+    'scripts/services',
+    `case "$1" in
+up) for name in redis nats; do grep -qx $name running || echo $name >> running; done ;;
+status) echo 'postgres  15  postgres://x'; sed 's/$/  1  redis:x (started by us)/' running ;;
+down) shift; for name; do sed -i "/^$name$/d" running; done ;;
+esac`,
+  )
   program('bin/npm', '')
   const env = { PATH: `${join(folder, 'bin')}:${process.env['PATH']}` }
-  for (const [addresses, calls] of [
-    ['[]\n', 'up\ndown\n'],
-    ['[\n  {\n    "name": "redis"\n  }\n]\n', 'up\n'],
-  ] as const) {
-    put('ci/.services/addresses.json', addresses)
-    put('ci/calls', '')
+  put('ci/.services/addresses.json', '[\n  {\n    "name": "redis"\n  }\n]\n')
+  for (const before of ['', 'redis\n', 'redis\nnats\n']) {
+    put('ci/running', before)
     const { ok, output } = await run(join(folder, '.ci/run'), [], { cwd: folder, env })
     assert.ok(ok, output)
-    assert.equal(readFileSync(join(folder, 'calls'), 'utf8'), calls)
+    assert.equal(readFileSync(join(folder, 'running'), 'utf8'), before)
   }
 })
