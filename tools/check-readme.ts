@@ -1,10 +1,10 @@
-// Prose rots where nothing runs it. Every code block of a README is a real file of examples/, which the tests run against what it says that it prints,
+// Prose rots where nothing runs it. Every TypeScript or JavaScript block in the README of the root or a package is a real file of examples/, which the tests run against what it says that it prints,
 // and every relative link leads somewhere.
 import { dirname, join } from 'node:path'
 import { blocksOf, prints, shown } from './examples.ts'
 import { files, isFile, packages, read } from './workspace.ts'
 
-export const claim = 'Every README code block is a file that runs, every link leads to a file'
+export const claim = 'Every ts or js block in the README of the root or a package is a file that runs, every link leads to a file'
 
 export function check(root: string): string[] {
   const readmes = ['README.md', ...packages(root).map(({ dir }) => join(dir, 'README.md'))].filter((file) => isFile(root, file))
