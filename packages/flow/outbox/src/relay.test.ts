@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, test, type TestContext } from 'node:test'
 import { failing, memoryHarness, message, testBroker, textOf, virtualClock } from './harness.test.ts'
-import { createOutbox, memoryStore, relay, type Alarm, type Relay, type RelayOptions } from './index.ts'
+import { createOutbox, memoryStore, relay, type Alarm, type PublishResult, type Relay, type RelayOptions } from './index.ts'
 
 /** A relay over a memory store, both on one virtual clock, or on the system's when the case says so. */
 async function setup(t: TestContext, publisher: RelayOptions['publisher'], options: Partial<RelayOptions> = {}) {
@@ -262,6 +262,72 @@ describe('a database that fails', () => {
     assert.deepEqual([...states], ['database-down'])
     assert.deepEqual(broker.texts(), ['1', '2'])
     assert.equal((await harness.outbox.counts(harness.db)).pending, 0)
+  })
+})
+
+describe('a move whose answer is lost', () => {
+  const lost = (): Promise<never> => Promise.reject(new Error('connection lost'))
+
+  test('had parked a row: those behind it wait all the same, and the park is told', async (t) => {
+    const parked: string[] = []
+    const broker = testBroker((m) => (textOf(m) === 'poison' ? { status: 'rejected', error: failing(false) } : undefined))
+    const { clock, add, memory, moving, errors } = await setup(t, broker, {
+      maxAttempts: 1,
+      pollMs: 1_000,
+      random: () => 0,
+      hooks: { onParked: ({ key }) => parked.push(key!) },
+    })
+    const { queue } = memory.outbox
+    const hold = queue.hold.bind(queue)
+    t.mock.method(queue, 'hold', (...move: Parameters<typeof hold>) => hold(...move).then(lost), { times: 1 })
+    await add(message('bad', 'poison'), message('bad', 'after'), message('good', '1'))
+    await clock.advance(4_000)
+    assert.deepEqual(broker.texts(), ['1'])
+    assert.deepEqual([parked, moving.stats().parked, errors.length], [['bad'], 1, 2])
+    const [row] = await moving.parked.list()
+    assert.equal(row!.blocked, 1)
+  })
+
+  test('had brought rows back to their old places: they are published before what was added later', async (t) => {
+    let mended = false
+    const broker = testBroker((m) => (textOf(m) === '1' && !mended ? { status: 'rejected', error: failing(false) } : undefined))
+    const { clock, add, memory, moving } = await setup(t, broker, { maxAttempts: 1 })
+    await add(message('k', '1'), message('k', '2'))
+    for (let i = 0; i < 10; i++) {
+      await add(message('noise', 'x'))
+      await clock.advance(1_000) // Reading now starts behind the old places.
+    }
+    mended = true
+    const { queue } = memory.outbox
+    const restore = queue.restore.bind(queue)
+    const interrupted = async (...move: Parameters<typeof restore>): Promise<never> => {
+      await restore(...move)
+      await add(message('k', '3'))
+      return lost()
+    }
+    t.mock.method(queue, 'restore', interrupted, { times: 1 })
+    await moving.parked.release((await moving.parked.list()).map((row) => row.id))
+    await clock.advance(2_000)
+    assert.deepEqual(broker.texts('k'), ['1', '2', '3'])
+  })
+
+  test('may be done by the database long after the relay has given it up: then it moves nothing', async (t) => {
+    let calls = 0
+    const publishBatch = async (messages: readonly unknown[]): Promise<PublishResult[]> =>
+      ++calls === 1 ? messages.map(() => ({ status: 'rejected', error: failing(false) })) : new Promise(() => {})
+    const { clock, add, memory } = await setup(t, { publishBatch }, { maxAttempts: 1 })
+    const { queue } = memory.outbox
+    const hold = queue.hold.bind(queue)
+    let late: (() => ReturnType<typeof hold>) | undefined
+    const stalled = (...move: Parameters<typeof hold>): Promise<never> => {
+      late = () => hold(...move)
+      return new Promise(() => {})
+    }
+    t.mock.method(queue, 'hold', stalled, { times: 1 })
+    await add(message('k', '1'))
+    await clock.advance(35_000)
+    assert.equal(calls, 2, 'the row is being sent again')
+    assert.deepEqual(await late!(), [])
   })
 })
 

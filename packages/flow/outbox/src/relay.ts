@@ -60,6 +60,10 @@ export function relay(options: RelayOptions): Relay {
   let size = batch
   let probes = 0
   let databaseFailures = 0
+  /** Whether a statement failed: what it did is unknown, and what it may still do. */
+  let unsure = false
+  /** Rows on their way to the parked. */
+  let parking: readonly Poison[] = []
   let groupsMade = false
   let maintainAt = 0
   let longestAt = 0
@@ -111,6 +115,24 @@ export function relay(options: RelayOptions): Relay {
       over.abort()
     }
     woken = false
+  }
+
+  /**
+   * A move whose answer was lost may have been done, or may be done later. Under the higher epoch that `gain` then gets it no longer can, and what was done by
+   * then `gain` makes us see: what is blocked, and old ids that came back.
+   */
+  async function makeSure(): Promise<void> {
+    await flush()
+    await leases.leave()
+    await leases.renew()
+    const moved: Poison[] = []
+    for (const poison of parking) {
+      const [next] = await answered(outbox.store.rows.listParked(db, poison.row.id - 1, 1))
+      if (next?.id === poison.row.id) moved.push(poison)
+    }
+    parking = []
+    for (const poison of moved) wasParked(poison)
+    unsure = false
   }
 
   async function gain(): Promise<void> {
@@ -198,7 +220,7 @@ export function relay(options: RelayOptions): Relay {
       )
     }
     const failedLanes = new Set<string>()
-    const poison: (Held & { state: 'parked' })[] = []
+    const poison: Poison[] = []
     let refused = false
     for (const [i, row] of rows.entries()) {
       const { status, error = noReason } = results[i]!
@@ -209,13 +231,13 @@ export function relay(options: RelayOptions): Relay {
       const final = status === 'rejected' && error.retryable === false
       refused ||= final
       if (failures.failed(row, { final, othersStored: stored.length > 0, alone: rows.length === 1 }, now) === 'park')
-        poison.push(asParked(row, failures.attempts(row), error))
+        poison.push({ row, held: asParked(row, failures.attempts(row), error) })
       if (failedLanes.size === 1) tell('onError', error, 'publish')
     }
     const outage = stored.length === 0 && !refused
     outages = outage ? outages + 1 : 0
     size = outage ? Math.max(1, Math.floor(rows.length / 2)) : Math.min(batch, size * 2)
-    if (poison.length > 0) await park(rows, poison)
+    if (poison.length > 0) await park(poison)
     if (outage) {
       state = 'broker-down'
       await backOff(outages)
@@ -223,16 +245,18 @@ export function relay(options: RelayOptions): Relay {
     return true
   }
 
-  async function park(rows: readonly Row[], poison: (Held & { state: 'parked' })[]): Promise<void> {
-    const moved = new Set(await hold(poison))
-    for (const { id, error } of poison) {
-      if (!moved.has(id)) continue
-      const row = rows.find((candidate) => candidate.id === id)!
-      failures.stored(row)
-      parked++
-      if (onPark === 'block-key' && row.key !== undefined) blocked = new Set([...blocked, row.lane])
-      tell('onParked', { id: row.messageId, topic: row.topic, key: row.key, error: Object.assign(new Error(error.message), { code: error.code }) })
-    }
+  async function park(poison: readonly Poison[]): Promise<void> {
+    parking = poison
+    const moved = await hold(poison.map(({ held }) => held))
+    parking = []
+    for (const one of poison) if (moved.includes(one.row.id)) wasParked(one)
+  }
+
+  function wasParked({ row, held: { error } }: Poison): void {
+    failures.stored(row)
+    parked++
+    if (onPark === 'block-key' && row.key !== undefined) blocked = new Set([...blocked, row.lane])
+    tell('onParked', { id: row.messageId, topic: row.topic, key: row.key, error: Object.assign(new Error(error.message), { code: error.code }) })
   }
 
   const hold = (rows: readonly Held[]): Promise<readonly number[]> => answered(queue.hold(db, leases.held(), rows))
@@ -254,12 +278,14 @@ export function relay(options: RelayOptions): Relay {
         continue
       }
       try {
+        if (unsure) await makeSure()
         await gain()
         await maintain()
         const more = await turn()
         databaseFailures = 0
         if (!more) await idle()
       } catch (error) {
+        unsure = true
         state = 'database-down'
         tell('onError', error, 'database')
         await backOff(++databaseFailures)
@@ -339,6 +365,11 @@ export function relay(options: RelayOptions): Relay {
     [Symbol.asyncDispose]: () => self.close(),
   }
   return self
+}
+
+interface Poison {
+  readonly row: Row
+  readonly held: Held & { state: 'parked' }
 }
 
 /** For a publisher that refuses without saying why. */
