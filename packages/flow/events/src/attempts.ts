@@ -50,7 +50,7 @@ export function createAttempts(clock: Clock, hooks: ProcessorHooks): Attempts {
     const { meter, name, maxAttempts } = handler
     const about = { event: delivery.name, id: delivery.id, handler: name, attempt, error }
     if (delivery.signal?.aborted) return false // not its own failure: the whole delivery comes again
-    if (attempt < maxAttempts && isRetryable(error) && handler.isRetryable(error)) {
+    if (attempt < maxAttempts && isRetryable(error) && !handler.refused(error)) {
       const delayMs = handler.delayMs(attempt)
       hooks.onRetry?.({ ...about, delayMs })
       if (!(await waited(delayMs, delivery.signal))) return false

@@ -150,6 +150,24 @@ test('errors that say retryable: false, or that the predicate refuses, are not r
   assert.deepEqual(runs, ['a', 'b'])
 })
 
+test('a predicate that throws has not refused the error, and the other handlers do not suffer from it', async () => {
+  const log: string[] = []
+  const clock = virtualClock()
+  const isRetryable = (error: unknown): boolean => (error as { response: { status: number } }).response.status >= 500
+  const processor = createEventProcessor({ clock, retry: { maxAttempts: 2, isRetryable } })
+    .on(Created, flaky(0, log, 'good'), { name: 'good' })
+    .on(Created, flaky(9, log, 'bad'), { name: 'bad' })
+    .on(Created, flaky(1, log, 'flaky'), { name: 'flaky' })
+  const { ctx, letters } = delivery()
+  const handling = processor.processMessage(receivedMessage(Created({ id: 'a' })), ctx)
+  await clock.advance(200)
+  await handling
+  assert.match(letters[0]!.reason, /: bad \(2x: bad failed\)$/)
+  assert.deepEqual(letters[0]!.headers, { 'events-done': 'good,flaky' })
+  assert.deepEqual(log.toSorted(), ['bad', 'bad', 'flaky', 'flaky', 'good'])
+  assert.ok(processor.metrics().handlers.every(({ inFlight }) => inFlight === 0))
+})
+
 test('in a subscription the final failure is a dead letter, and its replay runs the failed handlers only', async () => {
   const log: string[] = []
   const clock = virtualClock()

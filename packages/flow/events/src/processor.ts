@@ -310,13 +310,21 @@ type Given = EventHandlerFunction<unknown, unknown> | EventHandler<unknown, unkn
 
 function handlerOf(given: Given, raw: boolean, options: HandlerOptions, shared: Pick<Handler, 'inbox' | 'clock' | 'abortGraceMs'>): Handler {
   const { name = typeof given === 'function' ? given.name : given.constructor.name, timeoutMs, policy } = options
-  const { maxAttempts = 3, initialDelayMs: initialMs = 100, maxDelayMs: maxMs = 30_000, multiplier = 2, isRetryable = () => true } = options.retry ?? {}
+  const { maxAttempts = 3, initialDelayMs: initialMs = 100, maxDelayMs: maxMs = 30_000, multiplier = 2 } = options.retry ?? {}
   if (!/^[\w.:/$-]{1,128}$/.test(name) || name === 'Object') {
     throw new TypeError(`A handler needs a name of 1 to 128 of A-Z a-z 0-9 _ . : / $ -, got ${JSON.stringify(name)}`)
   }
   const handle = typeof given === 'function' ? given : given.handle.bind(given)
   const delayMs = (failures: number): number => fullJitter(failures, { initialMs, maxMs, multiplier })
-  return { ...shared, name, raw, handle, maxAttempts, delayMs, isRetryable, timeoutMs, policy, meter: createMeter() }
+  /** A predicate that throws has not said no. */
+  const refused = (error: unknown): boolean => {
+    try {
+      return options.retry?.isRetryable?.(error) === false
+    } catch {
+      return false
+    }
+  }
+  return { ...shared, name, raw, handle, maxAttempts, delayMs, refused, timeoutMs, policy, meter: createMeter() }
 }
 
 function upgraded(definition: AnyEventDefinition, event: DomainEvent): DomainEvent | Promise<DomainEvent> {

@@ -54,7 +54,8 @@ export interface Handler {
   readonly handle: (event: unknown, ctx: HandlerContext<unknown>) => unknown
   readonly maxAttempts: number
   readonly delayMs: (failures: number) => number
-  readonly isRetryable: (error: unknown) => boolean
+  /** Whether the handler's own predicate ends the runs. */
+  readonly refused: (error: unknown) => boolean
   readonly timeoutMs: number | undefined
   readonly policy: Policy | undefined
   readonly inbox: Inbox<unknown> | undefined
