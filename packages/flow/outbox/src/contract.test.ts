@@ -65,7 +65,7 @@ const broken: Record<string, [caught: RegExp, store: Parameters<typeof memoryHar
     queue((sound) => ({
       next: async (db, options) => {
         const found = await sound.next(db, options)
-        await sound.next(db, { done: found, from: [], except: [], limit: 0 })
+        await sound.next(db, { done: found, from: [], except: [], limit: 0, limitBytes: 1e9 })
         return found
       },
     })),
@@ -98,7 +98,7 @@ const broken: Record<string, [caught: RegExp, store: Parameters<typeof memoryHar
             held.filter((row) => row.state === 'parked'),
           )
           .then(async (moved) => {
-            await sound.next(db, { done: held.filter((row) => row.state === 'blocked'), from: [], except: [], limit: 0 })
+            await sound.next(db, { done: held.filter((row) => row.state === 'blocked'), from: [], except: [], limit: 0, limitBytes: 1e9 })
             return moved
           }),
     })),
@@ -128,6 +128,10 @@ const broken: Record<string, [caught: RegExp, store: Parameters<typeof memoryHar
           added.map((row) => ({ ...row, ...(row.deliverAt !== undefined && { deliverAt: row.deliverAt - 1 }) })),
         ),
     })),
+  ],
+  'reads more than it is asked for': [
+    /^a look ends with the row/,
+    queue((sound) => ({ next: (db, options) => sound.next(db, { ...options, limitBytes: Infinity }) })),
   ],
   'looks at all partitions': [
     /^a look returns the rows/,

@@ -121,7 +121,7 @@ export const outboxContract: readonly ContractCase[] = [
     const { leases, queue } = h.outbox.store
     const view = await leases.renew(h.db, 'dead', 40)
     const held = await leases.claim(h.db, 'dead', 40, view.free)
-    const rows = await queue.next(h.db, { done: [], from: held.map(({ partition }) => ({ partition, low: 0 })), except: [], limit: 10 })
+    const rows = await queue.next(h.db, { done: [], from: held.map(({ partition }) => ({ partition, low: 0 })), except: [], limit: 10, limitBytes: 1e9 })
     equal(rows.map(text), ['1', '2'], 'read by the relay that dies')
     await start(moving(h, broker, { leaseMs: 40 }))
     await until(() => broker.sent.length >= 2, 'the next relay')
@@ -140,7 +140,7 @@ export const outboxContract: readonly ContractCase[] = [
     let taken: readonly { partition: number; epoch: number }[] = []
     await until(async () => (taken = [...taken, ...(await leases.claim(h.db, 'b', 10_000, view.free))]).length === view.partitions, 'the lease to end')
     if (!taken.every(({ partition, epoch }) => epoch > old.find((lease) => lease.partition === partition)!.epoch)) throw new Error('An epoch did not rise')
-    const [row] = await queue.next(h.db, { done: [], from: taken.map(({ partition }) => ({ partition, low: 0 })), except: [], limit: 1 })
+    const [row] = await queue.next(h.db, { done: [], from: taken.map(({ partition }) => ({ partition, low: 0 })), except: [], limit: 1, limitBytes: 1e9 })
     const parking = [{ id: row!.id, partition: row!.partition, state: 'parked' as const, attempts: 1, error: { code: 'E', message: 'm' } }]
     equal(await queue.hold(h.db, old, parking), [], 'moved under the stale lease')
     equal(await queue.hold(h.db, taken, parking), [row!.id], 'moved under the lease')
@@ -252,7 +252,7 @@ export const outboxContract: readonly ContractCase[] = [
     )
     const { queue } = h.outbox.store
     const look = (partitions: readonly number[], low = 0, except: readonly string[] = [], limit = 100): Promise<readonly Row[]> =>
-      queue.next(h.db, { done: [], from: partitions.map((partition) => ({ partition, low })), except, limit })
+      queue.next(h.db, { done: [], from: partitions.map((partition) => ({ partition, low })), except, limit, limitBytes: 1e9 })
     const all = await look(Array.from({ length: 16 }, (_, partition) => partition))
     equal(all.length, 60, 'rows')
     const ids = (rows: readonly Row[]): number[] => rows.map((row) => row.id)
@@ -269,6 +269,33 @@ export const outboxContract: readonly ContractCase[] = [
       equal(ids(await look(partitions, 0, [], 3)), ids(mine.slice(0, 3)), 'at most three of them')
       equal(ids(await look(partitions, all[29]!.id)), ids(mine.filter((row) => row.id > all[29]!.id)), 'above an id')
       equal(ids(await look(partitions, 0, [lane])), ids(mine.filter((row) => row.lane !== lane)), 'without a lane')
+    }
+  }),
+
+  define('a look ends with the row whose body reaches the bytes asked for', async (h) => {
+    const sizes = [100_000, 3_000, 0, 20_000, 1]
+    await h.transaction((tx) =>
+      h.outbox.add(
+        tx,
+        sizes.map((size, n) => ({ topic: 'contract', key: `k${n}`, value: new Uint8Array(size) })),
+      ),
+    )
+    const from = Array.from({ length: 16 }, (_, partition) => ({ partition, low: 0 }))
+    for (const [limitBytes, rows] of [
+      [1, 1],
+      [100_000, 1],
+      [100_001, 2],
+      [103_000, 2],
+      [103_001, 4],
+      [123_001, 5],
+      [1e9, 5],
+    ] as const) {
+      const found = await h.outbox.store.queue.next(h.db, { done: [], from, except: [], limit: 100, limitBytes })
+      equal(
+        found.map((row) => row.value.length),
+        sizes.slice(0, rows),
+        `bodies up to ${limitBytes} bytes`,
+      )
     }
   }),
 

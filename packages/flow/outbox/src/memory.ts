@@ -179,14 +179,16 @@ export function memoryStore(options: { clock?: Clock; partitions?: number } = {}
     },
 
     queue: {
-      async next(_, { done, from, except, limit }) {
+      async next(_, { done, from, except, limit, limitBytes }) {
         await nextTurn() // As a database would: a relay with much to do must leave the process time for timers.
         const gone = new Set(done.map((row) => row.id))
         rows = rows.filter((row) => !gone.has(row.id))
         const lows = new Map(from.map(({ partition, low }) => [partition, low]))
-        return rows
-          .filter((row) => row.id > (lows.get(row.partition) ?? Infinity) && !except.includes(row.lane))
-          .slice(0, limit)
+        const found = rows.filter((row) => row.id > (lows.get(row.partition) ?? Infinity) && !except.includes(row.lane)).slice(0, limit)
+        let bytes = 0
+        const last = found.findIndex((row) => (bytes += row.value.length) >= limitBytes)
+        return found
+          .slice(0, last === -1 ? limit : last + 1)
           .map(({ addedAt, ...row }) => ({ ...row, headers: { ...row.headers }, ageMs: clock.now() - addedAt }))
       },
       async hold(_, given, moving) {

@@ -137,7 +137,7 @@ describe('on PostgreSQL', () => {
     await to.transaction((tx) => to.outbox.add(tx, message('k', 'new')))
     const { leases, queue } = to.outbox.store
     const held = await leases.claim(to.db, 'r', 60_000, (await leases.renew(to.db, 'r', 60_000)).free)
-    const rows = await queue.next(to.db, { done: [], from: held.map(({ partition }) => ({ partition, low: 0 })), except: [], limit: 100 })
+    const rows = await queue.next(to.db, { done: [], from: held.map(({ partition }) => ({ partition, low: 0 })), except: [], limit: 100, limitBytes: 1e9 })
     assert.deepEqual(rows.map(textOf), [...Array.from({ length: 50 }, (_, n) => String(n)), 'new'])
   })
 })

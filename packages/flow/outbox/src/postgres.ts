@@ -218,13 +218,17 @@ function queueStore(names: ReturnType<typeof outboxNames>): QueueStore {
   const leaseParams = (leases: readonly Lease[]): unknown[] => [leases.map((l) => l.partition), leases.map((l) => l.epoch)]
 
   return {
-    async next(db, { done, from, except, limit }) {
+    async next(db, { done, from, except, limit, limitBytes }) {
+      // The length of a body is known without reading it.
       const { rows } = await ask(
         db,
         `SELECT id::text AS id, partition, message_id, topic, key, value, headers::text AS headers, dedupe_id,
                 ${epochMs('coalesce(timestamp, created_at)')} AS timestamp, ${epochMs('clock_timestamp() - created_at')} AS age
-         FROM ${names.next}($1::smallint[], $2::bigint[], $3::smallint[], $4::bigint[], $5::text[], $6::integer) AS r ORDER BY r.id`,
-        [done.map((r) => r.partition), done.map((r) => r.id), from.map((f) => f.partition), from.map((f) => f.low), except, limit],
+         FROM (
+           SELECT *, sum(octet_length(value)) OVER (ORDER BY id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
+           FROM ${names.next}($1::smallint[], $2::bigint[], $3::smallint[], $4::bigint[], $5::text[], $6::integer)
+         ) AS r WHERE coalesce(bytes_before, 0) < $7::bigint ORDER BY r.id`,
+        [done.map((r) => r.partition), done.map((r) => r.id), from.map((f) => f.partition), from.map((f) => f.low), except, limit, limitBytes],
       )
       return (rows as RawRow[]).map(toRow)
     },

@@ -28,7 +28,7 @@ export interface RelayOptions {
   publisher: RelayPublisher
   /** @default `createOutbox()`: tables `public.outbox…` */
   outbox?: Outbox
-  /** Rows read and published at a time. @default 500 */
+  /** Rows read and published at a time; fewer when their bodies come to 4 MiB. @default 500 */
   batch?: number
   /** How long to wait when there was nothing to do. @default 100 */
   pollMs?: number

@@ -265,6 +265,44 @@ describe('a database that fails', () => {
   })
 })
 
+describe('what is read at a time', () => {
+  test('ends when the bodies come to 4 MiB', async (t) => {
+    const broker = testBroker()
+    const { clock, add } = await setup(t, broker)
+    await add(Array.from({ length: 12 }, (_, i) => ({ ...message(`k${i}`, ''), value: new Uint8Array(900_000) })))
+    await clock.advance(100)
+    assert.deepEqual(broker.calls, [5, 5, 2])
+  })
+
+  test('is what is to be sent: while the broker is down one row, each time of another key', async (t) => {
+    const keys: (string | undefined)[] = []
+    const broker = testBroker(({ key }) => (keys.push(key), { status: 'unknown' }))
+    const { clock, add, memory } = await setup(t, broker, { batch: 8 })
+    const next = t.mock.method(memory.outbox.queue, 'next')
+    await add(many(6, (i) => `k${i % 3}`))
+    await clock.advance(60_000)
+    const limits = new Set(next.mock.calls.slice(-20).map((call) => call.arguments[1].limit))
+    assert.deepEqual([...limits], [1])
+    assert.deepEqual(new Set(keys.slice(-3)), new Set(['k0', 'k1', 'k2']))
+  })
+
+  test('goes on behind a poison row that spoils its batch, and more than a batch of its key', async (t) => {
+    const broker = testBroker()
+    const publishBatch: typeof broker.publishBatch = async (messages) => {
+      if (messages.some((m) => textOf(m) === 'poison')) throw new Error('connection closed by peer')
+      return broker.publishBatch(messages)
+    }
+    const { clock, add, moving } = await setup(t, { publishBatch }, { batch: 5, maxAttempts: 2 })
+    await add(
+      message('bad', 'poison'),
+      many(10, () => 'bad'),
+      many(10, (i) => `k${i}`),
+    )
+    await clock.advance(60_000)
+    assert.equal(moving.stats().published, 10)
+  })
+})
+
 describe('a move whose answer is lost', () => {
   const lost = (): Promise<never> => Promise.reject(new Error('connection lost'))
 

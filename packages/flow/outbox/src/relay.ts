@@ -18,6 +18,8 @@ import type { Held, Row } from './store.ts'
 const maintainPolls = 5
 const alarmEveryMs = 60_000
 const rateMs = 10_000
+/** Bodies read at a time; a message's own may come on top. */
+const batchBytes = 4 * 1_048_576
 
 /**
  * Moves committed rows to the publisher. Every loop is one statement and one batch: delete what the last batch confirmed and read the next rows of the partitions
@@ -58,7 +60,8 @@ export function relay(options: RelayOptions): Relay {
   let outages = 0
   /** Rows to send at once: halved while the broker takes nothing, so that one row that spoils its batch is found and cannot pass for an outage. */
   let size = batch
-  let probes = 0
+  /** Lanes whose head was sent alone and not taken: next time another lane's. */
+  const probed = new Set<string>()
   let databaseFailures = 0
   /** Whether a statement failed: what it did is unknown, and what it may still do. */
   let unsure = false
@@ -162,14 +165,14 @@ export function relay(options: RelayOptions): Relay {
 
   async function read(): Promise<readonly Row[]> {
     const partitions = leases.held().map((lease) => lease.partition)
-    const except = failures.waiting(clock.monotonic())
+    const except = [...failures.waiting(clock.monotonic()), ...probed]
     const confirmed = done
-    const rows = await answered(
-      queue.next(db, { done: confirmed, from: partitions.map((partition) => ({ partition, low: horizon.low(partition) })), except, limit: batch }),
-    )
+    const from = partitions.map((partition) => ({ partition, low: horizon.low(partition) }))
+    const rows = await answered(queue.next(db, { done: confirmed, from, except, limit: size, limitBytes: batchBytes }))
     done = done.slice(confirmed.length)
+    const full = rows.length === size || rows.reduce((bytes, row) => bytes + row.value.length, 0) >= batchBytes
     // Rows that were left out are still there, so nothing is behind us for certain.
-    if (except.length === 0) horizon.read(partitions, rows, rows.length === batch)
+    if (except.length === 0) horizon.read(partitions, rows, full)
     const since = rows[0] && clock.monotonic() - rows[0].ageMs
     // Rows that wait for their next try were left out, and may be older than what was read.
     oldestSince = except.length > 0 && oldestSince !== undefined ? Math.min(oldestSince, since ?? Infinity) : since
@@ -180,15 +183,8 @@ export function relay(options: RelayOptions): Relay {
   async function flush(): Promise<void> {
     if (done.length === 0) return
     const confirmed = done
-    await answered(queue.next(db, { done: confirmed, from: [], except: [], limit: 0 }))
+    await answered(queue.next(db, { done: confirmed, from: [], except: [], limit: 0, limitBytes: 0 }))
     done = done.slice(confirmed.length)
-  }
-
-  /** One row at a time means another lane's each time. */
-  function choose(rows: readonly Row[]): readonly Row[] {
-    if (size > 1 || rows.length <= 1) return rows.slice(0, size)
-    const heads = [...Map.groupBy(rows, (row) => row.lane).values()].map((lane) => lane[0]!)
-    return [heads[probes++ % heads.length]!]
   }
 
   /** One batch. Returns whether to look again at once. */
@@ -196,10 +192,12 @@ export function relay(options: RelayOptions): Relay {
     const rows = await read()
     const waitingBehind = rows.filter((row) => blocked.has(row.lane))
     if (waitingBehind.length > 0) await hold(waitingBehind.map(({ id, partition }) => ({ id, partition, state: 'blocked' })))
-    const chosen = choose(rows.filter((row) => !blocked.has(row.lane)))
+    const chosen = rows.filter((row) => !blocked.has(row.lane))
     if (chosen.length === 0) {
-      state = 'running'
-      return rows.length > 0
+      const tried = probed.size > 0
+      probed.clear()
+      if (!tried) state = 'running'
+      return rows.length > 0 || tried
     }
     const results = await send(publisher, chosen, { clock, timeoutMs: publishTimeoutMs })
     return settle(chosen, results)
@@ -210,7 +208,7 @@ export function relay(options: RelayOptions): Relay {
     const now = clock.monotonic()
     for (const row of stored) failures.stored(row)
     if (stored.length > 0) {
-      done.push(...stored)
+      done = [...done, ...stored]
       published += stored.length
       rate.push({ at: now, n: stored.length })
       pruneRate(now)
@@ -236,6 +234,8 @@ export function relay(options: RelayOptions): Relay {
     }
     const outage = stored.length === 0 && !refused
     outages = outage ? outages + 1 : 0
+    if (outage && rows.length === 1 && probed.size < batch) probed.add(rows[0]!.lane)
+    else probed.clear()
     size = outage ? Math.max(1, Math.floor(rows.length / 2)) : Math.min(batch, size * 2)
     if (poison.length > 0) await park(poison)
     if (outage) {

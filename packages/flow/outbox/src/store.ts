@@ -111,6 +111,8 @@ export interface NextOptions {
   /** Lanes to leave out. */
   except: readonly string[]
   limit: number
+  /** Bytes of bodies: the row that reaches them is the last. */
+  limitBytes: number
 }
 
 /** A row to be set aside: poison, or what stands behind it. */
