@@ -4,7 +4,7 @@ import { systemClock, type Clock } from '#internal/clock'
 import { checkOptions, isFunction } from '#internal/options'
 import type { SqlClient, Transaction } from '#internal/sql'
 import { memoryChecks } from './options.ts'
-import type { Held, InboxStore, Lease, NewRow, OutboxStore, Row } from './store.ts'
+import { restoreRows, type Held, type InboxStore, type Lease, type NewRow, type OutboxStore, type Row } from './store.ts'
 
 /** An outbox and an inbox in memory, with transactions that roll back. For unit tests: it outlives no process and runs no SQL. */
 export interface MemoryStore extends SqlClient {
@@ -205,9 +205,13 @@ export function memoryStore(options: { clock?: Clock; partitions?: number } = {}
       async restore(_, given, skip) {
         const ours = held.filter((row) => holds(given, row.partition))
         const parkedLanes = new Set(skip ? [] : ours.filter((row) => row.state === 'parked' && row.key !== undefined).map((row) => row.lane))
-        const due = ours.filter((row) => row.dueAt !== undefined && row.dueAt <= clock.now()).toSorted((a, b) => a.dueAt! - b.dueAt! || a.id - b.id)
+        const due = ours
+          .filter((row) => row.dueAt !== undefined && row.dueAt <= clock.now())
+          .toSorted((a, b) => a.dueAt! - b.dueAt! || a.id - b.id)
+          .slice(0, restoreRows)
         const freed = ours.filter((row) => (row.state === 'released' || row.state === 'blocked') && !parkedLanes.has(row.lane))
-        held = held.filter((row) => !due.includes(row) && !freed.includes(row))
+        const moving = new Set([...due, ...freed])
+        held = held.filter((row) => !moving.has(row))
         for (const row of freed) place(bare(row))
         for (const row of due) place({ ...bare(row), id: ++sequence, timestamp: Math.max(row.timestamp, row.dueAt!), addedAt: clock.now() })
         return { moved: due.length + freed.length, restored: [...new Set(freed.map((row) => row.partition))], blocked: [...parkedLanes] }

@@ -1,6 +1,7 @@
 import type { SqlClient, Transaction } from '#internal/sql'
 import { OutboxSchemaError } from './errors.ts'
 import { inboxName, inboxSchema, outboxNames, outboxSchema } from './schema.ts'
+import { restoreRows } from './store.ts'
 import type { Held, InboxStore, Lease, LeaseStore, NewRow, OutboxStore, QueueStore, Row, RowStore } from './store.ts'
 
 // Every operation is one statement, so that it is atomic on a pool, on PGlite's single connection and through pgbouncer in transaction mode.
@@ -262,7 +263,7 @@ function queueStore(names: ReturnType<typeof outboxNames>): QueueStore {
       const { rows: back } = await ask(
         db,
         `WITH ${held}, due AS (
-           SELECT id FROM ${names.held} WHERE partition IN (SELECT partition FROM lease) AND due_at <= now() ORDER BY due_at, id LIMIT ${chunk}
+           SELECT id FROM ${names.held} WHERE partition IN (SELECT partition FROM lease) AND due_at <= now() ORDER BY due_at, id LIMIT ${restoreRows}
          ), freed AS (
            SELECT id FROM ${names.held} h WHERE partition IN (SELECT partition FROM lease) AND due_at IS NULL AND state <> 'parked' AND ($3::boolean OR NOT EXISTS (
              SELECT 1 FROM ${names.held} p WHERE p.partition = h.partition AND p.due_at IS NULL AND p.state = 'parked' AND p.topic = h.topic AND p.key = h.key))

@@ -265,6 +265,16 @@ describe('a database that fails', () => {
   })
 })
 
+test('however many rows are due at once, all go out at the same look', async (t) => {
+  const broker = testBroker()
+  const { clock, add } = await setup(t, broker, { pollMs: 100 })
+  await add(Array.from({ length: 3_500 }, (_, i) => ({ ...message(`k${i}`, 'x'), deliverAt: clock.now() + 60_000 })))
+  await clock.advance(59_999)
+  assert.equal(broker.sent.length, 0)
+  await clock.advance(600)
+  assert.equal(broker.sent.length, 3_500)
+})
+
 describe('what is read at a time', () => {
   test('ends when the bodies come to 4 MiB', async (t) => {
     const broker = testBroker()

@@ -12,7 +12,7 @@ import { relayChecks } from './options.ts'
 import { createOutbox } from './outbox.ts'
 import { send, type SendResult } from './publish.ts'
 import type { Alarm, Relay, RelayHooks, RelayOptions, RelayStats } from './relay-types.ts'
-import type { Held, Row } from './store.ts'
+import { restoreRows, type Held, type Row } from './store.ts'
 
 /** Between looks at what is held back and at the lease table's neighbours, in polls. */
 const maintainPolls = 5
@@ -151,7 +151,7 @@ export function relay(options: RelayOptions): Relay {
   async function maintain(): Promise<void> {
     const now = clock.monotonic()
     if (now < maintainAt || leases.held().length === 0) return
-    const { restored, blocked: lanes } = await answered(queue.restore(db, leases.held(), onPark === 'skip-key'))
+    const { moved, restored, blocked: lanes } = await answered(queue.restore(db, leases.held(), onPark === 'skip-key'))
     blocked = new Set(lanes)
     for (const partition of restored) horizon.reset(partition)
     horizon.look(await answered(queue.horizon(db)))
@@ -160,7 +160,7 @@ export function relay(options: RelayOptions): Relay {
       const longest = await answered(queue.longest(db, alarmMs))
       if (longest) alarm({ kind: 'long-transaction', ...longest })
     }
-    maintainAt = now + maintainPolls * pollMs
+    if (moved < restoreRows) maintainAt = now + maintainPolls * pollMs
   }
 
   async function read(): Promise<readonly Row[]> {

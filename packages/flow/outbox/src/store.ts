@@ -126,6 +126,9 @@ export interface LongTransaction {
   ageMs: number
 }
 
+/** Due rows that one `restore` brings back at most. */
+export const restoreRows = 1_000
+
 /** What the relay does to rows. */
 export interface QueueStore {
   /** Deletes what is done, then returns visible rows by id. `done` needs no lease: a confirmed row may go whoever says so. */
@@ -133,8 +136,8 @@ export interface QueueStore {
   /** Sets rows aside, as far as the lease still holds. Returns the ids that were moved. */
   hold(db: SqlClient, leases: readonly Lease[], rows: readonly Held[]): Promise<readonly number[]>
   /**
-   * Under the leases: brings due rows back at the end of their lane, and released rows with those behind them at their old place.
-   * Returns the partitions in which old ids reappeared, and the lanes that stay blocked. With `skip` no lane is kept back.
+   * Under the leases: brings due rows (at most `restoreRows`, the first due first) back at the end of their lane, and released rows with those behind them at their old place.
+   * Returns how many came back, the partitions in which old ids reappeared, and the lanes that stay blocked. With `skip` no lane is kept back.
    */
   restore(db: SqlClient, leases: readonly Lease[], skip: boolean): Promise<{ restored: readonly number[]; moved: number; blocked: readonly string[] }>
   /** The highest id given out so far, and who is in the middle of a transaction that wrote to the table. */
