@@ -141,6 +141,22 @@ describe('a broker that is down', () => {
   })
 })
 
+test('a group that gives no answer is asked for again after publishTimeoutMs, and close does not wait for it', async (t) => {
+  let asked = 0
+  const publisher = { ...testBroker(), createGroup: () => (asked++, new Promise<never>(() => {})) }
+  const { clock, moving, errors } = await setup(t, publisher, { groups: { test: ['g'] }, publishTimeoutMs: 200 })
+  await clock.advance(1_000)
+  assert.ok(asked > 1)
+  assert.deepEqual([moving.stats().state, (await moving.check()).status], ['broker-down', 'degraded'])
+  assert.ok(errors.length > 0 && errors.every(([error]) => (error as { code: string }).code === 'ERR_OUTBOX_PUBLISH_TIMEOUT'))
+  let closed = false
+  const closing = moving.close().then(() => (closed = true))
+  await clock.advance(0)
+  assert.ok(closed)
+  await closing
+  assert.ok(errors.every(([error]) => (error as { code: string }).code === 'ERR_OUTBOX_PUBLISH_TIMEOUT'))
+})
+
 describe('poison', () => {
   test('a row that brings its whole batch down is found, parked, and all others are published', async (t) => {
     const parked: string[] = []

@@ -1,10 +1,11 @@
 import { hostname } from 'node:os'
-import { deferred } from '#internal/abort'
+import { deferred, orAborted } from '#internal/abort'
 import { fullJitter, type Backoff } from '#internal/backoff'
 import { systemClock } from '#internal/clock'
 import { checkOptions } from '#internal/options'
 import { uuidv7 } from '#internal/uuid'
 import { answered as withDeadline } from './deadline.ts'
+import { PublishTimeoutError } from './errors.ts'
 import { createFailures } from './failures.ts'
 import { createHorizon } from './horizon.ts'
 import { createLeases } from './leases.ts'
@@ -263,7 +264,9 @@ export function relay(options: RelayOptions): Relay {
 
   async function makeGroups(): Promise<void> {
     if (groupsMade || !publisher.createGroup) return
-    for (const [topic, names] of Object.entries(groups)) for (const group of names) await publisher.createGroup(topic, group)
+    const late = (): Error => new PublishTimeoutError(publishTimeoutMs)
+    for (const [topic, names] of Object.entries(groups))
+      for (const group of names) await orAborted(withDeadline(publisher.createGroup(topic, group), clock, publishTimeoutMs, late), stopping.signal)
     groupsMade = true
   }
 
@@ -272,6 +275,7 @@ export function relay(options: RelayOptions): Relay {
       try {
         await makeGroups()
       } catch (error) {
+        if (stopping.signal.aborted) return
         state = 'broker-down'
         tell('onError', error, 'publish')
         await backOff(++outages)
