@@ -12,7 +12,7 @@ export interface HandlerMetrics {
   readonly failed: number
   /** Runs after a failed one. */
   readonly retried: number
-  /** Deliveries that the inbox knew already; not among `processed`. */
+  /** Deliveries that the inbox knew already, or the header `events-done` said to be done; not among `processed`. */
   readonly duplicates: number
   /** Deliveries that it is at work on, waits between attempts included. */
   readonly inFlight: number

@@ -6,6 +6,7 @@ import { EventHandlingError } from './errors.ts'
 import { defineEvent } from './event.ts'
 import type { EventHandler, Inbox } from './handler.ts'
 import type { DeliveryContext } from './message.ts'
+import type { HandlerMetrics } from './metrics.ts'
 import { createEventProcessor } from './processor.ts'
 import { createEventRegistry } from './registry.ts'
 import { receivedMessage, virtualClock } from './testing.ts'
@@ -201,6 +202,8 @@ test('a replay with nothing left to do succeeds', async () => {
   const message = receivedMessage(Created({ id: 'a' }))
   await processor.processMessage({ ...message, headers: { ...message.headers, 'events-done': 'h' } }, ctx)
   assert.deepEqual(letters, [])
+  const [{ processed, duplicates }] = processor.metrics().handlers as [HandlerMetrics]
+  assert.deepEqual([processed, duplicates], [0, 1], 'whoever wrote the header, what it left out is counted')
 })
 
 test('what cannot be decoded is a dead letter, and no handler runs', async () => {

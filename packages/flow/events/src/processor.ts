@@ -192,6 +192,7 @@ export function createEventProcessor<Tx = undefined>(options: ProcessorOptions<T
   function deliver(plan: Plan, delivery: Delivery, before: readonly string[]): Promise<void> {
     delivery.signal?.throwIfAborted()
     const handlers = before.length === 0 ? plan.handlers : plan.handlers.filter(({ name }) => !before.includes(name))
+    if (handlers.length < plan.handlers.length) for (const { name, meter } of plan.handlers) if (before.includes(name)) meter.duplicates++
     return plan.shared && handlers.length > 1 ? together(plan, handlers, delivery, before) : run(plan, handlers, delivery, before)
   }
 
