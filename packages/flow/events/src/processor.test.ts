@@ -428,6 +428,21 @@ test('policy: wraps each run and may refuse it', async () => {
   assert.deepEqual([executed, runs], [2, 1])
 })
 
+test('policy: one that keeps the answer of the inbox to itself is named, and there is no other run', async () => {
+  let effects = 0
+  const inbox = {
+    run: async (_message: unknown, _handler: string, fn: (tx: undefined) => Promise<void>) => {
+      await fn(undefined)
+      return { duplicate: false }
+    },
+  }
+  const policy = { execute: (fn: () => Promise<unknown>) => fn().then(() => undefined as never) }
+  const processor = createEventProcessor({ inbox }).on(Created, () => void effects++, { name: 'h', policy })
+  const message = /: h \(1x: The policy of h must resolve to what the function given to its execute resolves to, got undefined\)$/
+  await assert.rejects(processor.processEvent(Created({ id: 'a' })), { message })
+  assert.equal(effects, 1)
+})
+
 test('inbox: each handler runs once a message, with its transaction', async () => {
   const done = new Set<string>()
   const inbox = {

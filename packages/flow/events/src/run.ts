@@ -1,4 +1,5 @@
 import type { Clock } from '#internal/clock'
+import { shown } from '#internal/options'
 import { toMessage } from './envelope.ts'
 import { EventError } from './errors.ts'
 import type { Correlation, DomainEvent } from './event.ts'
@@ -99,15 +100,24 @@ export const done: unique symbol = Symbol('done')
 
 /** Runs a handler once: policy around timeout around inbox around handler. Throws and ends synchronously where the handler does. */
 export function runOnce(handler: Handler, delivery: Delivery, attempt: number): typeof done | PromiseLike<unknown> {
-  const { policy, timeoutMs } = handler
+  const { policy, timeoutMs, inbox, name } = handler
   if (!policy) return timeoutMs === undefined ? call(handler, delivery, attempt, undefined) : timed(handler, delivery, attempt, timeoutMs, delivery.signal)
-  return policy.execute<unknown>(
+  const answer = policy.execute<unknown>(
     async (given) => {
       const signal = given?.signal ?? delivery.signal
       return timeoutMs === undefined ? call(handler, delivery, attempt, signal) : timed(handler, delivery, attempt, timeoutMs, signal)
     },
     { signal: delivery.signal ?? new AbortController().signal },
   )
+  return inbox ? handedOn(answer, name) : answer
+}
+
+/** The effects may have committed, or the handler may never have run: without the inbox's answer nobody knows, and another run would not tell. */
+async function handedOn(answer: PromiseLike<unknown>, handler: string): Promise<unknown> {
+  const given = await answer
+  if (typeof (given as { duplicate?: unknown } | null | undefined)?.duplicate === 'boolean') return given
+  const text = `The policy of ${handler} must resolve to what the function given to its execute resolves to, got ${shown(given)}`
+  throw Object.assign(new TypeError(text), { retryable: false })
 }
 
 function call(handler: Handler, delivery: Delivery, attempt: number, signal: AbortSignal | undefined): typeof done | PromiseLike<unknown> {
