@@ -385,6 +385,12 @@ test('timeout: a handler that ignores its signal is never run beside itself', as
   assert.equal(processor.metrics().handlers[0]!.stuck, 0)
 })
 
+test('timeout: a handler may return what it likes', async () => {
+  const processor = createEventProcessor({ clock: virtualClock() }).on(Created, async () => 'over', { name: 'h', timeoutMs: 10 })
+  await processor.processEvent(Created({ id: 'a' }))
+  assert.equal(processor.metrics().handlers[0]!.stuck, 0)
+})
+
 test('timeout: what ends within the grace counts by how it ends', async () => {
   const clock = virtualClock()
   const processor = createEventProcessor({ clock, retry: { maxAttempts: 1 } })

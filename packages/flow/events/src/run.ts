@@ -148,6 +148,8 @@ export async function runTogether(inbox: Required<Inbox<unknown>>, handlers: rea
   return ran
 }
 
+const over: unique symbol = Symbol('over')
+
 /**
  * A handler that minds its signal ends within the grace, and what it then says counts. One that does not has failed for good:
  * a second run would stand beside the first.
@@ -159,25 +161,25 @@ async function timed(handler: Handler, delivery: Delivery, attempt: number, time
   const onOuterAbort = (): void => controller.abort(outer!.reason)
   if (outer?.aborted) onOuterAbort()
   else outer?.addEventListener('abort', onOuterAbort, { once: true })
-  const pause = (ms: number): Promise<'over'> =>
+  const pause = (ms: number): Promise<typeof over> =>
     clock.sleep(ms, { signal: timer.signal }).then(
-      () => 'over',
-      () => 'over',
+      () => over,
+      () => over,
     )
   try {
     const work = (async () => call(handler, delivery, attempt, controller.signal))()
     const first = await Promise.race([work, pause(timeoutMs)])
-    if (first !== 'over') return first
+    if (first !== over) return first
     const timeout = new EventError('ERR_EVENTS_TIMEOUT', `${name} did not handle ${delivery.name} ${delivery.id} within ${timeoutMs} ms`, { retryable: true })
     controller.abort(timeout)
     const late = work.catch((cause: unknown) => {
       throw cause === timeout ? timeout : Object.assign(timeout, { cause })
     })
     const second = await Promise.race([late, pause(abortGraceMs)])
-    if (second !== 'over') return second
+    if (second !== over) return second
     meter.stuck++
-    const over = (): void => void meter.stuck--
-    late.then(over, over)
+    const unstuck = (): void => void meter.stuck--
+    late.then(unstuck, unstuck)
     const text = `${name} ignores its signal: still at ${delivery.name} ${delivery.id}, ${abortGraceMs} ms after its timeout of ${timeoutMs} ms`
     throw new EventError('ERR_EVENTS_TIMEOUT', text)
   } finally {
