@@ -25,16 +25,30 @@ const headerName = /^[a-z0-9_.-]{1,128}$/
 // eslint-disable-next-line no-control-regex
 const badHeaderValue = /[\r\n\0]|^\s|\s$/
 
+/** PostgreSQL's first day, 4714-11-24 BC; its last lies beyond JavaScript's. */
+const firstTime = -210_866_803_200_000
+
 /** Checks and completes a message: what no broker would take must fail here, in the caller's hands, and not later in the relay. */
-export function toRow(message: OutboxMessage, options: { key?: string; deliverAt?: number }, now: number, maxBytes: number): NewRow {
+export function toRow(
+  message: OutboxMessage,
+  options: { key?: string; deliverAt?: number },
+  now: number,
+  { maxBytes, reservedSuffixes }: { maxBytes: number; reservedSuffixes: readonly string[] },
+): NewRow {
   if (typeof message !== 'object' || message === null) throw new TypeError(`A message must be an object with topic, value, got ${shown(message)}`)
   const { topic, value, headers = {} } = message
   const { key = message.key, deliverAt } = options
   const messageId = text('id', message.id ?? uuidv7(now))
   if (typeof topic !== 'string' || !topicName.test(topic)) throw new RangeError(`topic must match ${topicName.source}, got ${JSON.stringify(topic)}`)
+  const suffix = reservedSuffixes.find((reserved) => topic.endsWith(reserved))
+  if (suffix !== undefined)
+    throw new RangeError(
+      `topic must not end in ${suffix}, which the broker keeps for its own; if yours does not, say so by reservedSuffixes. Got ${JSON.stringify(topic)}`,
+    )
   if (!(value instanceof Uint8Array)) throw new TypeError(`value of message ${messageId} must be a Uint8Array, got ${typeof value}`)
   if (typeof headers !== 'object' || headers === null) throw new TypeError(`headers must be an object, got ${shown(headers)}`)
-  let bytes = value.byteLength
+  if (key !== undefined) text('key', key)
+  let bytes = value.byteLength + Buffer.byteLength(key ?? '')
   for (const [name, content] of Object.entries(headers)) {
     if (!headerName.test(name) || name.startsWith('cb-'))
       throw new RangeError(`Header name ${JSON.stringify(name)} must match ${headerName.source} and not begin with cb-`)
@@ -43,11 +57,11 @@ export function toRow(message: OutboxMessage, options: { key?: string; deliverAt
       throw new RangeError(`Header ${name} has a line break, NUL, a lone surrogate or an outer blank: ${JSON.stringify(content)}`)
     bytes += name.length + Buffer.byteLength(content)
   }
-  if (bytes > maxBytes) throw new RangeError(`Message ${messageId} has ${bytes} bytes with its headers, at most ${maxBytes} are allowed`)
+  if (bytes > maxBytes) throw new RangeError(`Message ${messageId} has ${bytes} bytes with its key and headers, at most ${maxBytes} are allowed`)
   return {
     messageId,
     topic,
-    key: key === undefined ? undefined : text('key', key),
+    key,
     value,
     headers: Object.keys(headers).length === 0 ? undefined : JSON.stringify(headers),
     timestamp: time('timestamp', message.timestamp),
@@ -56,7 +70,7 @@ export function toRow(message: OutboxMessage, options: { key?: string; deliverAt
   }
 }
 
-/** PostgreSQL stores no NUL in text, and would say so only when the caller's transaction is lost already. */
+/** PostgreSQL stores no NUL in text, and would say so only when the caller's transaction is lost already; so with times below. */
 function text(name: string, value: unknown): string {
   if (typeof value !== 'string') throw new TypeError(`${name} must be a string, got ${shown(value)}`)
   if (value === '' || value.length > 1_000 || value.includes('\0') || !value.isWellFormed())
@@ -65,6 +79,8 @@ function text(name: string, value: unknown): string {
 }
 
 function time(name: string, value: number | undefined): number | undefined {
-  if (value !== undefined) isTime(value, name)
+  if (value === undefined) return undefined
+  isTime(value, name)
+  if (value < firstTime) throw new RangeError(`${name} must not lie before PostgreSQL's first day (${firstTime}), got ${value}`)
   return value
 }

@@ -26,7 +26,7 @@ const rows: Record<string, readonly Refusal[]> = {
     [() => createOutbox(any(null)), 'TypeError: createOutbox: options must be an object, got null'],
     [
       () => createOutbox(any({ tables: 'x' })),
-      'TypeError: createOutbox: tables is not an option; there are schema, table, partitions, notify, maxMessageBytes, clock, store',
+      'TypeError: createOutbox: tables is not an option; there are schema, table, partitions, notify, maxMessageBytes, reservedSuffixes, clock, store',
     ],
     [() => createOutbox(any({ schema: 7 })), 'TypeError: createOutbox: schema must be a string, got 7'],
     [() => createOutbox({ partitions: 3 }), 'RangeError: createOutbox: partitions must be a power of two up to 64, got 3'],

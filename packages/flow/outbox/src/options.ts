@@ -54,6 +54,7 @@ export const outboxChecks: Checks<OutboxOptions> = {
   partitions: isPowerOfTwo,
   notify: isBoolean,
   maxMessageBytes: integer(1),
+  reservedSuffixes: listOf(isString),
   clock: isClock,
   store: isOutboxStore,
 }

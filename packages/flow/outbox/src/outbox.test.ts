@@ -31,8 +31,13 @@ describe('a message that no broker would take fails at add, by name', () => {
     [{ topic: '' }, RangeError, /topic must match .* got ""/],
     [{ topic: 'a b' }, RangeError, /got "a b"/],
     [{ value: 'text' }, TypeError, /must be a Uint8Array, got string/],
-    [{ value: new Uint8Array(101) }, RangeError, /has 101 bytes with its headers, at most 100/],
+    [{ value: new Uint8Array(101) }, RangeError, /has 101 bytes with its key and headers, at most 100/],
     [{ value: new Uint8Array(90), headers: { abc: 'ü'.repeat(4) } }, RangeError, /has 101 bytes/],
+    [{ value: new Uint8Array(100), key: 'k' }, RangeError, /has 101 bytes/],
+    [{ topic: 'orders.retry' }, RangeError, /not end in \.retry, .* reservedSuffixes\. Got "orders\.retry"/],
+    [{ topic: 'orders.mails.dlq' }, RangeError, /not end in \.dlq/],
+    [{ timestamp: -8.64e15 }, RangeError, /timestamp must not lie before PostgreSQL's first day/],
+    [{ deliverAt: -210_866_803_200_001 }, RangeError, /deliverAt must not/],
     [{ headers: { Upper: 'x' } }, RangeError, /"Upper"/],
     [{ headers: { 'cb-x': 'x' } }, RangeError, /not begin with cb-/],
     [{ headers: { a: 1 } }, TypeError, /Header a must be a string, got number/],
@@ -58,6 +63,14 @@ describe('a message that no broker would take fails at add, by name', () => {
   test('at the limit it is taken', async () => {
     await memory.transaction((tx) => outbox.add(tx, { topic: 't', value: new Uint8Array(100) }))
     assert.equal((await outbox.counts(memory)).pending, 1)
+  })
+
+  test('which topics are reserved is said by who knows the broker', async () => {
+    const other = createOutbox({ store: memory.outbox, reservedSuffixes: ['.dead'] })
+    await memory.transaction(async (tx) => {
+      await other.add(tx, { topic: 'orders.retry', value })
+      await assert.rejects(other.add(tx, { topic: 'orders.dead', value }), /not end in \.dead/)
+    })
   })
 })
 
@@ -89,6 +102,17 @@ describe('on PostgreSQL', () => {
     )
     await transaction((tx) => outbox.add(tx, message('k', 'x'), { deliverAt: Date.now() + 60_000 }))
     assert.equal((await outbox.counts(db)).delayed, 1)
+  })
+
+  test('whatever time add takes, the server takes', async () => {
+    const { outbox, transaction } = await open()
+    for (const time of [-210_866_803_200_000, 8.64e15])
+      await transaction((tx) =>
+        outbox.add(tx, [
+          { ...message('k', 'x'), timestamp: time },
+          { ...message('k', 'x'), deliverAt: time },
+        ]),
+      )
   })
 
   test('the transaction as a publisher', async () => {

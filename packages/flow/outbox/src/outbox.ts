@@ -16,8 +16,10 @@ export interface OutboxOptions {
   partitions?: number
   /** Wake relays by NOTIFY on commit. It costs a lock that all committing transactions of the database share. @default false */
   notify?: boolean
-  /** Largest message with its headers. @default 1_000_000 */
+  /** Largest message with its key and headers. @default 1_000_000 */
   maxMessageBytes?: number
+  /** Ends of topics that the broker keeps for itself: those of `@core-backend/messaging` unless you say otherwise. @default ['.retry', '.dlq'] */
+  reservedSuffixes?: readonly string[]
   /** For the ids of messages that have none. */
   clock?: Clock
   /** Instead of PostgreSQL: a memory store, or your own. */
@@ -73,7 +75,8 @@ export interface Outbox {
 /** An outbox: messages that commit together with the data they speak of. Opens nothing and holds nothing. */
 export function createOutbox(options: OutboxOptions = {}): Outbox {
   checkOptions('createOutbox', options, outboxChecks)
-  const { schema = 'public', table = 'outbox', partitions = 16, notify = false, maxMessageBytes = 1_000_000, clock = systemClock } = options
+  const { schema = 'public', table = 'outbox', partitions = 16, notify = false, clock = systemClock } = options
+  const { maxMessageBytes: maxBytes = 1_000_000, reservedSuffixes = ['.retry', '.dlq'] } = options
   const store = options.store ?? postgresStore({ schema, table, partitions, notify })
   const { rows } = store
 
@@ -81,7 +84,7 @@ export function createOutbox(options: OutboxOptions = {}): Outbox {
     assertTransaction(tx)
     checkOptions('add', options, addChecks)
     const list: readonly OutboxMessage[] = Array.isArray(messages) ? messages : [messages as OutboxMessage]
-    const added = list.map((message) => toRow(message, options, clock.now(), maxMessageBytes))
+    const added = list.map((message) => toRow(message, options, clock.now(), { maxBytes, reservedSuffixes }))
     await rows.add(tx, added)
     return added.map((row) => row.messageId)
   }
