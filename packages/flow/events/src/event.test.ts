@@ -50,6 +50,14 @@ test('the factory gives an event with everything in it, frozen to the bottom', (
   assert.throws(() => Object.assign(event, { id: 'x' }), TypeError)
 })
 
+test('data that the caller had frozen at the top are frozen to the bottom too, also where they go in circles', () => {
+  const Any = defineEvent('any', { version: 1, topic: 't', schema: z.any(), aggregateId: () => 'a' })
+  const circle: { list: { n: number }[]; own?: object } = { list: [{ n: 1 }] }
+  circle.own = Object.freeze({ circle })
+  const { data } = Any(Object.freeze({ inner: { n: 1 }, circle })) as { data: { inner: { n: number }; circle: typeof circle } }
+  for (const object of [data.inner, data.circle, data.circle.list, data.circle.list[0]]) assert.ok(Object.isFrozen(object))
+})
+
 test('types: data, name and input are inferred', () => {
   type Made = EventOf<typeof Created>
   const event: DomainEvent<'activity.created', { id: string; durationMinutes: number; type: string }> = Created({ id: 'a', durationMinutes: 1, type: 'yoga' })

@@ -252,11 +252,18 @@ function header(name: string, value: string | undefined): string | undefined {
 }
 
 /** Plain objects and arrays only: a Date or a Map is its class's own business. */
-function deepFreeze(value: unknown): unknown {
-  if (typeof value !== 'object' || value === null || Object.isFrozen(value)) return value
-  const prototype: unknown = Object.getPrototypeOf(value)
-  if (prototype !== Object.prototype && prototype !== Array.prototype && prototype !== null) return value
-  Object.freeze(value)
-  for (const key in value) deepFreeze((value as Record<string, unknown>)[key])
-  return value
+function deepFreeze(data: unknown): unknown {
+  // What is frozen already is looked into too, once: it may have been frozen by the caller, and only at its top.
+  let seen: Set<object> | undefined
+  const freeze = (value: unknown): void => {
+    if (typeof value !== 'object' || value === null) return
+    const prototype: unknown = Object.getPrototypeOf(value)
+    if (prototype !== Object.prototype && prototype !== Array.prototype && prototype !== null) return
+    if (!Object.isFrozen(value)) Object.freeze(value)
+    else if (seen?.has(value)) return
+    else (seen ??= new Set()).add(value)
+    for (const key in value) freeze((value as Record<string, unknown>)[key])
+  }
+  freeze(data)
+  return data
 }
