@@ -17,3 +17,24 @@ describe('the memory store', { concurrency: true }, () => {
     await memory.transaction((tx) => assert.rejects(tx.query('SELECT 1'), /runs no SQL: SELECT 1/))
   })
 })
+
+test('the memory store takes as many rows as there are', async () => {
+  const { outbox, transaction, ...memory } = memoryStore()
+  const row = {
+    messageId: 'm',
+    topic: 't',
+    key: undefined,
+    value: new Uint8Array(),
+    headers: undefined,
+    timestamp: 0,
+    dedupeId: undefined,
+    deliverAt: undefined,
+  }
+  await transaction((tx) =>
+    outbox.rows.add(
+      tx,
+      Array.from({ length: 140_000 }, () => row),
+    ),
+  )
+  assert.equal((await outbox.rows.counts(memory)).pending, 140_000)
+})

@@ -115,11 +115,12 @@ export function memoryStore(options: { clock?: Clock; partitions?: number } = {}
     rows: {
       schema: () => '',
       async add(tx, added) {
-        pendingOf(tx).rows.push(...added.map((row) => ({ ...toStored(row), dueAt: row.deliverAt })))
+        const pending = pendingOf(tx)
+        for (const row of added) pending.rows.push({ ...toStored(row), dueAt: row.deliverAt })
       },
       async counts() {
         const of = (...states: HeldRow['state'][]): number => held.filter((row) => states.includes(row.state)).length
-        const oldest = Math.min(...rows.map((row) => row.addedAt))
+        const oldest = rows.reduce((earliest, row) => Math.min(earliest, row.addedAt), Infinity)
         return {
           pending: rows.length,
           oldestAgeMs: rows.length === 0 ? 0 : clock.now() - oldest,
