@@ -482,6 +482,15 @@ test('inbox: each handler runs once a message, with its transaction', async () =
   )
 })
 
+test('inbox: it is told whether the id of raw bytes is stable', async () => {
+  const told: boolean[] = []
+  const inbox: Inbox<undefined> = { run: async ({ idStable }) => (told.push(idStable), { duplicate: false }) }
+  const processor = createEventProcessor({ inbox }).on(Created, () => {}, { name: 'h' })
+  await processor.processRawEvent(bytes({ id: 'a' }), 'activity.created', { version: 2 })
+  await processor.processRawEvent(bytes({ id: 'a' }), 'activity.created', { version: 2, id: 'given' })
+  assert.deepEqual(told, [false, true])
+})
+
 /** Effects and records of one transaction: kept when it commits. `commit` may refuse. */
 function sharedInbox(commit: () => void = () => {}): Required<Inbox<string[]>> & { transactions: string[][]; effects: string[] } {
   const records = new Set<string>()

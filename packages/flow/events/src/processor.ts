@@ -55,7 +55,7 @@ export interface EventProcessor<Tx = undefined> extends EventSubscriber<Tx> {
 
 /** What the bytes do not say. */
 export interface RawEventOptions {
-  /** @default a new UUIDv7, by which no inbox will know a duplicate */
+  /** @default a new UUIDv7, of which an inbox is told that it is not stable: that of `@core-backend/outbox` then refuses the event (`ERR_INBOX_UNSTABLE_ID`) */
   id?: string
   version?: number
   headers?: Readonly<Record<string, string>>
