@@ -55,7 +55,8 @@ type Next<M, C> = (message: M, ctx: C) => unknown
 export interface Inbox<M extends InboxMessage = InboxMessage> {
   /**
    * Runs `fn` unless this handler has already handled this message; the effect and the record commit together. A concurrent duplicate waits for
-   * the first to end. When `fn` throws, what it did is undone, the record with it, and the transaction can go on. Calls of one transaction run in turn.
+   * the first to end. When `fn` throws, what it did is undone, the record with it, and the transaction can go on. Calls of one transaction run in turn. A call within `fn` is
+   * known by its asynchronous context: one that a loader or a queue makes in another (`AsyncResource.bind` keeps it) waits for `fn`, which waits for it, for ever.
    * Throws `InboxTooOldError`, `InboxUnstableIdError`, `OutboxSchemaError` when the table is not there, `TypeError` for a pool; the server refuses it outside a transaction (25P01).
    */
   once<T>(tx: Transaction, message: M | string, handler: string, fn: (tx: Transaction) => Promise<T>): Promise<Once<T>>
