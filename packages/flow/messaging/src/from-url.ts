@@ -22,11 +22,11 @@ export interface BrokerUrl {
   readonly params: Readonly<Record<string, string>>
 }
 
-/** Splits `scheme://user:password@host:port,host:port/path?name=value`. Throws `RangeError` without showing the password. */
+/** Splits `scheme://user:password@host:port,host:port/path?name=value`; / ? # and @ in a part are percent-encoded. Throws `RangeError` without showing the password. */
 export function parseBrokerUrl(text: string): BrokerUrl {
   isString(text, 'A broker URL')
-  const match = /^([a-z][a-z0-9+.-]*):(?:\/\/(?:([^@/?#]*)@)?([^/?#]*))?([^?#]*)(?:\?([^#]*))?$/i.exec(text)
-  if (!match) throw new RangeError(`Bad broker URL ${JSON.stringify(withoutPassword(text))}: scheme://user:password@host:port/path`)
+  const match = /^([a-z][a-z0-9+.-]*):(?:\/\/(?:([^@/?#]*)@)?([^@/?#]*))?([^@?#]*)(?:\?([^@#]*))?$/i.exec(text)
+  if (!match) throw badUrl(text)
   const [, scheme = '', credentials, hosts = '', path = '', query = ''] = match
   const colon = credentials?.indexOf(':') ?? -1
   try {
@@ -39,20 +39,25 @@ export function parseBrokerUrl(text: string): BrokerUrl {
       params: Object.fromEntries(new URLSearchParams(query)),
     }
   } catch (cause) {
-    throw new RangeError(`Bad broker URL ${JSON.stringify(withoutPassword(text))}: ${errorText(cause)}`, { cause })
+    throw badUrl(text, cause)
   }
 }
 
+/** What a bad host is said to be may be a part of the password, so it is not shown. */
 function parseHost(text: string): { host: string; port: number | undefined } {
   const match = /^(\[[^\]]+\]|[^:]*)(?::(\d{1,5}))?$/.exec(text)
   const port = match?.[2] === undefined ? undefined : Number(match[2])
-  if (!match || (port !== undefined && (port < 1 || port > 65_535))) throw new RangeError(`bad host ${JSON.stringify(text)}`)
+  if (!match || (port !== undefined && (port < 1 || port > 65_535))) throw new RangeError('a host must be host, host:port or [ipv6]:port')
   return { host: decodeURIComponent(match[1]!.replace(/^\[|\]$/g, '')), port }
 }
 
-/** For messages: everything between the scheme and the last @ is hidden. */
-function withoutPassword(url: string): string {
-  return url.replace(/^([a-z][a-z0-9+.-]*:\/\/)[^/]*@/i, '$1***@')
+/** Shows the scheme and what follows the last @, which is no password. */
+function badUrl(url: string, cause?: unknown): RangeError {
+  const scheme = /^[a-z][a-z0-9+.-]*:\/\//i.exec(url)?.[0] ?? ''
+  const at = url.lastIndexOf('@')
+  const shown = JSON.stringify(`${scheme}***${at < 0 ? '' : url.slice(at).replace(/\?.*/s, '?***')}`)
+  const why = cause === undefined ? '' : `: ${errorText(cause)}`
+  return new RangeError(`Bad broker URL ${shown}${why}; write scheme://user:password@host:port/path, and percent-encode / ? # @ and % in its parts`, { cause })
 }
 
 /** What makes a driver of a URL; each is loaded when it is asked for. */
@@ -86,6 +91,7 @@ async function postgresFromUrl(url: BrokerUrl, signal: AbortSignal | undefined):
   const { host, schema, ssl, max = '10', ...rest } = url.params
   const unknown = Object.keys(rest)[0]
   if (unknown !== undefined) throw new RangeError(`Unknown parameter ${unknown} in a postgres URL; there are host, schema, ssl, max`)
+  if (!/^[1-9]\d{0,5}$/.test(max)) throw new RangeError(`max in a postgres URL must be an integer of at least 1, got ${JSON.stringify(max)}`)
   const server = url.hosts[0]
   const pool = new pg.default.Pool({
     host: host ?? (server?.host || '127.0.0.1'),

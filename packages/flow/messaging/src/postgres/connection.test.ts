@@ -17,6 +17,7 @@ test('no error shows a password, and each says whether trying again makes sense'
     retryable: true,
     message: 'PostgreSQL: cannot reach postgres://me:***@db:5432/x',
   })
+  await assert.rejects(ask(new Error('cannot reach postgres://me:a/b?c@d#e@db:5432/x')), { message: 'PostgreSQL: cannot reach postgres://me:***@db:5432/x' })
   await assert.rejects(ask(Object.assign(new Error('password authentication failed for user "me"'), { code: '28P01', severity: 'FATAL' })), {
     retryable: false,
   })

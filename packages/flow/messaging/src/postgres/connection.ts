@@ -94,4 +94,5 @@ function describe(error: unknown): MessagingError {
   return new StatementError(message, { retryable: !ended, cause: error, executed: never ? 'never' : 'unknown' })
 }
 
-const withoutPassword = (text: string): string => text.replaceAll(/(\w+:\/\/[^\s:@/]*):[^\s@/]*@/g, '$1:***@')
+/** Up to the last @ of what may be a URL: a password that was not percent-encoded may have any of its characters. */
+const withoutPassword = (text: string): string => text.replaceAll(/(\w+:\/\/[^\s:@/]*):\S*@/g, '$1:***@')
