@@ -116,7 +116,7 @@ export function createAdministration(
       check(topic, group)
       checkOptions('createGroup', options, groupChecks)
       await topology.ensureTopic(topic)
-      await driver.admin.createGroup(topic, group, startOf(options.start))
+      await topology.ensureGroup(topic, group, startOf(options.start))
     },
     deleteGroup: async (topic, group) => {
       check(topic, group)
@@ -145,6 +145,7 @@ export function createAdministration(
       check(topic, group)
       checkOptions('resetGroup', options, resetChecks, ['to'])
       needsHistory('resetGroup')
+      await topology.checkStart(topic, options.to)
       await driver.log.seek(topic, group, options.to)
     },
   }

@@ -4,7 +4,7 @@ import { type Checks, checkOptions, integer, isClock, isFunction, number, oneOf 
 import type { LetterMark, OutgoingMessage, PublishResult, Start, StoredMessage, TopicSpec } from './driver.ts'
 import { MessagingError, topicNotFound, topicTaken } from './errors.ts'
 import { uniqueName } from './names.ts'
-import { partitionOf } from './partition.ts'
+import { offsetOf, partitionOf } from './partition.ts'
 
 /** Bounds of a memory store. */
 export interface MemoryStoreOptions {
@@ -268,7 +268,7 @@ export function memoryStore(options: MemoryStoreOptions = {}): MemoryStore {
       if (start === 'latest') return log.next
       if (start instanceof Date) return log.entries.find((entry) => entry.message.timestamp >= start.getTime())?.offset ?? log.next
       const position = start.get(partition)
-      return position === undefined ? log.base : Math.max(log.base, Math.min(log.next, Number(position)))
+      return position === undefined ? log.base : Math.max(log.base, Math.min(log.next, offsetOf(position)))
     },
     mark: (one, marks) => {
       for (const { letterId, mark, position } of marks) {

@@ -5,6 +5,7 @@ import type { BrokerDriver, Capabilities, Consumption, Delivery, Ownership } fro
 import { groupNotFound, closedError, missedMessages, MessagingError, topicNotFound } from './errors.ts'
 import { createLeases, type LeaseStore } from './leases.ts'
 import { type MemoryCursor, type MemoryLog, type MemoryStore, type MemoryStoreInternals, memoryStore, type MemoryTopic } from './memory-store.ts'
+import { offsetOf } from './partition.ts'
 
 /** Which store, and what it is to behave like. */
 export interface MemoryDriverOptions {
@@ -157,7 +158,8 @@ export function memoryDriver(options: MemoryDriverOptions = {}): MemoryDriver {
         assertUsable()
         const log = store.topic(topic).logs[partition]
         if (!log) throw new RangeError(`Topic ${topic} has no partition ${partition}`)
-        const from = after === undefined ? 0 : log.entries.findIndex((entry) => entry.offset > Number(after))
+        const past = after === undefined ? -1 : offsetOf(after)
+        const from = log.entries.findIndex((entry) => entry.offset > past)
         return from < 0 ? [] : log.entries.slice(from, from + limit).map(({ offset, message }) => ({ position: String(offset), message }))
       },
       seek: async (topic, group, to) => {

@@ -154,6 +154,21 @@ const rows: Record<string, readonly Refusal[]> = {
       () => broker.resetGroup('t', 'g', any({ to: undefined })),
       `TypeError: resetGroup: to must be 'earliest', 'latest', a Date or a Map of positions by partition, got undefined`,
     ],
+    [
+      () => broker.createGroup('t', 'g', { start: new Map([[0, 'abc']]) }),
+      'RangeError: createGroup: start: the position of partition 0 must be a position that the broker gave, got "abc"',
+    ],
+    [
+      () => broker.resetGroup('t', 'g', { to: new Map([[0, '']]) }),
+      'RangeError: resetGroup: to: the position of partition 0 must be a position that the broker gave, got ""',
+    ],
+    [
+      () => broker.createGroup('t', 'g', { start: any(new Map([[0, 5]])) }),
+      'TypeError: createGroup: start: the position of partition 0 must be a string, got 5',
+    ],
+    [subscribe({ start: new Map([['0', '5']]) }), 'TypeError: subscribe: start: a partition must be an integer of at least 0, got "0"'],
+    [() => broker.peek('t', { after: 'abc' }), 'RangeError: peek: after must be a position that the broker gave, got "abc"'],
+    [() => letters.list({ after: '-1' }), 'RangeError: list: after must be a position that the broker gave, got "-1"'],
     [() => broker.peek('t', { limit: -1 }), 'RangeError: peek: limit must be an integer of at least 1, got -1'],
     [() => broker.health(any({ timeoutMs: 5 })), 'TypeError: health: timeoutMs is not an option; there are signal'],
     [() => letters.list(any({ filter: 'x' })), 'TypeError: list: filter must be a function, got "x"'],

@@ -35,8 +35,20 @@ export const isCodec: Check = (value, name) => {
   having('encode', 'decode')(value, name)
 }
 
+const isPosition: Check = (value, name) => {
+  isString(value, name)
+  if (!/^\d+(-\d+)*$/.test(value as string)) throw new RangeError(`${name} must be a position that the broker gave, got ${shown(value)}`)
+}
+
 const isStart: Check = (value, name) => {
-  if (value === 'earliest' || value === 'latest' || value instanceof Map || (value instanceof Date && !Number.isNaN(value.getTime()))) return
+  if (value === 'earliest' || value === 'latest' || (value instanceof Date && !Number.isNaN(value.getTime()))) return
+  if (value instanceof Map) {
+    for (const [partition, position] of value) {
+      integer(0)(partition, `${name}: a partition`)
+      isPosition(position, `${name}: the position of partition ${String(partition)}`)
+    }
+    return
+  }
   const text = value instanceof Date ? 'an invalid Date' : shown(value)
   throw new (typeof value === 'string' || value instanceof Date ? RangeError : TypeError)(
     `${name} must be 'earliest', 'latest', a Date or a Map of positions by partition, got ${text}`,
@@ -119,9 +131,9 @@ export const groupChecks: Checks<{ start: unknown }> = { start: isStart }
 export const resetChecks: Checks<{ to: unknown }> = { to: isStart }
 export const signalChecks: Checks<{ signal: unknown }> = { signal: isSignal }
 
-export const peekChecks: Checks<PeekOptions> = { partition: integer(0), after: isString, limit: integer(1) }
+export const peekChecks: Checks<PeekOptions> = { partition: integer(0), after: isPosition, limit: integer(1) }
 
-export const listChecks: Checks<ListOptions> = { after: isString, limit: count(1), filter: isFunction, scan: count(1) }
+export const listChecks: Checks<ListOptions> = { after: isPosition, limit: count(1), filter: isFunction, scan: count(1) }
 
 export const discardChecks: Checks<Pick<ReplayOptions, 'ids' | 'filter'>> = { ids: listOf(isString), filter: isFunction }
 

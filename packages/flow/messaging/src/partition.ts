@@ -27,3 +27,9 @@ export function partitionOf(key: string, partitions: number): number {
   const hash = key.length * 3 <= scratch.length ? murmur2(scratch, scratch.write(key)) : murmur2(Buffer.from(key))
   return (hash & 0x7fffffff) % partitions
 }
+
+/** The offset that a position stands for, where the broker counts a partition's messages; throws for what it cannot have given. */
+export function offsetOf(position: string): number {
+  if (!/^\d{1,15}$/.test(position)) throw new RangeError(`A position on this broker is a number of at most 15 digits, got ${JSON.stringify(position)}`)
+  return Number(position)
+}

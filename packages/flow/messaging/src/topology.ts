@@ -7,6 +7,8 @@ export interface Topology {
   /** Makes a topic that is not there (or, with `topics: 'expect'`, says so), once for all who ask at the same time. */
   ensureTopic(topic: string, spec?: Partial<TopicSpec>): Promise<TopicSpec>
   ensureGroup(topic: string, group: string, start: Start): Promise<void>
+  /** Throws `RangeError` when `start` names a partition that the topic has not. */
+  checkStart(topic: string, start: Start): Promise<void>
   /** True when `error` says that the topic is gone and it may be made again. */
   forgotten(topic: string, error: unknown): boolean
   forget(topic: string): void
@@ -51,6 +53,14 @@ export function createTopology(driver: BrokerDriver, mode: 'create' | 'expect', 
     return gone && (mode === 'create' || own.has(topic))
   }
 
+  /** Asks the broker: what is known may be of a topic that was made anew. */
+  const checkStart = async (topic: string, start: Start): Promise<void> => {
+    if (typeof start === 'string' || start instanceof Date) return
+    const { partitions = Infinity } = (await driver.admin.topics(topic))[0]?.spec ?? {}
+    for (const partition of start.keys())
+      if (partition >= partitions) throw new RangeError(`Topic ${topic} has no partition ${partition} to start at, it has ${partitions}`)
+  }
+
   return {
     unready: (items, topicOf) => {
       let missing: Set<string> | undefined
@@ -63,7 +73,9 @@ export function createTopology(driver: BrokerDriver, mode: 'create' | 'expect', 
       return missing ? [...missing] : []
     },
     ensureTopic,
+    checkStart,
     ensureGroup: async (topic, group, start) => {
+      await checkStart(topic, start)
       try {
         await driver.admin.createGroup(topic, group, start)
       } catch (error) {

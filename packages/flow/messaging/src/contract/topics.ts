@@ -77,6 +77,30 @@ export const topicCases: readonly Definition[] = [
     },
   },
   {
+    name: 'a partition that the topic has not, and a position that the broker cannot have given, are refused, and leave no group behind',
+    needs: needs.history,
+    run: async (stage) => {
+      const broker = await stage.broker()
+      const topic = stage.topic()
+      await broker.createTopic(topic, { partitions: 1, groups: ['there'] })
+      await stage.publish(broker, keyed(topic, 2, 1))
+      const [first] = await broker.peek(topic)
+      const more = `${first!.position}-0-0-0-0`
+      for (const start of [new Map([[1, first!.position]]), new Map([[0, more]]), new Map([[0, '9'.repeat(40)]])]) {
+        await assert.rejects(broker.createGroup(topic, 'g', { start }), RangeError)
+        await assert.rejects(
+          broker.subscribe(topic, { group: 'g', start }, () => undefined),
+          RangeError,
+        )
+        await assert.rejects(broker.resetGroup(topic, 'there', { to: start }), RangeError)
+      }
+      await assert.rejects(broker.peek(topic, { after: more }), RangeError)
+      await assert.rejects(broker.peek(topic, { partition: 1 }), RangeError)
+      assert.deepEqual(await broker.listGroups(topic), ['there'])
+      assert.equal((await broker.lag(topic, 'there')).messages, 2)
+    },
+  },
+  {
     name: 'without history a group begins when it is made, and asking for more is ERR_MESSAGING_UNSUPPORTED',
     needs: needs.noHistory,
     run: async (stage) => {

@@ -1,6 +1,7 @@
 import type { LogEntry, Mark, Start, TopicAdmin, TopicLog } from '../driver.ts'
 import { groupNotFound, MessagingError, topicNotFound, topicTaken } from '../errors.ts'
 import { uniqueName } from '../names.ts'
+import { offsetOf } from '../partition.ts'
 import type { Catalog, TopicEntry } from './catalog.ts'
 import type { Connection } from './connection.ts'
 import { createReader, type MessageRow } from './record.ts'
@@ -10,7 +11,7 @@ import type { Statements } from './statements.ts'
 function startValues(start: Start): [kind: string, time: string | null, positions: string | null] {
   if (start === 'earliest' || start === 'latest') return [start, null, null]
   if (start instanceof Date) return ['time', String(start.getTime()), null]
-  return ['positions', null, JSON.stringify(Object.fromEntries(start))]
+  return ['positions', null, JSON.stringify(Object.fromEntries([...start].map(([partition, position]) => [partition, offsetOf(position)])))]
 }
 
 export function createAdmin(connection: Connection, sql: Statements, catalog: Catalog): TopicAdmin {
@@ -54,7 +55,7 @@ export function createLog(connection: Connection, sql: Statements, catalog: Cata
     read: async (topic, partition, after, limit) => {
       const pid = (await existing(topic)).pids[partition]
       if (pid === undefined) throw new RangeError(`Topic ${topic} has no partition ${partition}`)
-      const from = after === undefined ? 0 : Number(after) + 1
+      const from = after === undefined ? 0 : offsetOf(after) + 1
       const rows = await connection.run<MessageRow>(sql.read, [`{${pid}}`, `{${from}}`, `{${limit}}`])
       if (rows.length === 0 && !(await catalog.find(topic))) throw topicNotFound(topic)
       const read = createReader()
