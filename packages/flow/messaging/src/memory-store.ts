@@ -63,6 +63,13 @@ export interface MemoryTopic {
   dedupe: Map<string, number>
   /** For keyless messages. */
   spread: number
+  /** Publishes that wait for room, in turn. */
+  waiting: Waiting[]
+}
+
+interface Waiting {
+  readonly message: OutgoingMessage
+  answer(result: PublishResult): void
 }
 
 /** The place where memory drivers keep messages: several drivers of one store are several clients of one broker. It lives as long as somebody holds it. */
@@ -88,8 +95,8 @@ export interface MemoryStoreInternals extends MemoryStore {
   watch(topic: string, wake: () => void): () => void
   /** Calls those who watch the topic. */
   wake(topic: string): void
-  /** Something was read: who waits for room may try again. */
-  roomFreed(): void
+  /** Something was read, or need not be any more: who waits for room may go on. */
+  roomFreed(topic: string): void
 }
 
 const checks: Checks<MemoryStoreOptions> = {
@@ -106,7 +113,6 @@ export function memoryStore(options: MemoryStoreOptions = {}): MemoryStore {
   const { clock = systemClock, maxMessages = 100_000, overflow = 'reject', onRemovedUnread, dedupeWindowMs = 300_000 } = options
   const topics = new Map<string, MemoryTopic>()
   const watchers = new Map<string, Set<() => void>>()
-  const room = new Set<() => void>()
   let alarm: AbortController | undefined
 
   const wake = (name: string): void => {
@@ -174,10 +180,14 @@ export function memoryStore(options: MemoryStoreOptions = {}): MemoryStore {
     return { status: 'stored', partition, position: String(offset) }
   }
 
-  /** One timer for the earliest delayed message of all topics. */
+  /** When a message that somebody waits for to go will be too old. */
+  const roomAt = ({ waiting, logs, spec }: MemoryTopic): number =>
+    waiting.length === 0 || spec.maxAgeMs === undefined ? Infinity : Math.min(...logs.map((log) => log.entries[0]?.at ?? Infinity)) + spec.maxAgeMs
+
+  /** One timer for the earliest delayed message of all topics, or the earliest end of one that is in the way. */
   const setAlarm = (): void => {
     alarm?.abort()
-    const earliest = Math.min(...[...topics.values()].map((one) => one.delayed[0]?.due ?? Infinity))
+    const earliest = Math.min(...[...topics.values()].map((one) => Math.min(one.delayed[0]?.due ?? Infinity, roomAt(one))))
     if (earliest === Infinity) return
     const mine = (alarm = new AbortController())
     clock.sleep(Math.max(0, earliest - clock.now()), { signal: mine.signal, background: true }).then(ring, () => undefined)
@@ -188,6 +198,7 @@ export function memoryStore(options: MemoryStoreOptions = {}): MemoryStore {
       let n = 0
       while (n < one.delayed.length && one.delayed[n]!.due <= clock.now()) append(one, one.delayed[n++]!.message)
       one.delayed.splice(0, n)
+      admit(one)
     }
     setAlarm()
   }
@@ -206,12 +217,16 @@ export function memoryStore(options: MemoryStoreOptions = {}): MemoryStore {
   const publish = (message: OutgoingMessage, signal: AbortSignal): PublishResult | Promise<PublishResult> => {
     const one = topics.get(message.topic)
     if (!one) return { status: 'rejected', error: topicNotFound(message.topic) }
-    expire(one)
-    if (!makeRoom(one)) {
-      if (overflow === 'wait') return waitForRoom(message, signal)
+    admit(one)
+    if (one.waiting.length > 0 || !makeRoom(one)) {
+      if (overflow === 'wait') return waitForRoom(one, message, signal)
       const full = `Topic ${message.topic} holds ${maxMessages} unread messages`
       return { status: 'rejected', error: new MessagingError('ERR_MESSAGING_BACKPRESSURE', full, { retryable: true }) }
     }
+    return put(one, message)
+  }
+
+  const put = (one: MemoryTopic, message: OutgoingMessage): PublishResult => {
     if (message.dedupeId !== undefined && isDuplicate(one, message.dedupeId)) return { status: 'stored', duplicate: true }
     if (message.deliverAt !== undefined && message.deliverAt > clock.now()) {
       const at = one.delayed.findLastIndex((other) => other.due <= message.deliverAt!) + 1
@@ -222,29 +237,47 @@ export function memoryStore(options: MemoryStoreOptions = {}): MemoryStore {
     return append(one, message)
   }
 
-  const waitForRoom = async (message: OutgoingMessage, signal: AbortSignal): Promise<PublishResult> => {
-    await new Promise<void>((resolve) => {
-      const done = (): void => {
-        room.delete(done)
-        signal.removeEventListener('abort', done)
-        resolve()
+  const waitForRoom = (one: MemoryTopic, message: OutgoingMessage, signal: AbortSignal): Promise<PublishResult> =>
+    new Promise((resolve) => {
+      const giveUp = (): void => {
+        one.waiting.splice(one.waiting.indexOf(mine), 1)
+        resolve({ status: 'rejected', error: signal.reason })
       }
-      room.add(done)
-      signal.addEventListener('abort', done, { once: true })
+      const answer = (result: PublishResult): void => {
+        signal.removeEventListener('abort', giveUp)
+        resolve(result)
+      }
+      const mine = { message, answer }
+      one.waiting.push(mine)
+      if (signal.aborted) return giveUp()
+      signal.addEventListener('abort', giveUp, { once: true })
+      if (one.waiting.length === 1 && one.spec.maxAgeMs !== undefined) setAlarm()
     })
-    return signal.aborted ? { status: 'rejected', error: signal.reason } : publish(message, signal)
+
+  /** Removes what is too old, then stores what waits, in turn, as far as there is room. */
+  const admit = (one: MemoryTopic): void => {
+    expire(one)
+    while (one.waiting.length > 0 && makeRoom(one)) {
+      const { message, answer } = one.waiting.shift()!
+      answer(put(one, message))
+    }
+  }
+
+  const drop = (one: MemoryTopic): void => {
+    topics.delete(one.name)
+    for (const { answer } of one.waiting.splice(0)) answer({ status: 'rejected', error: topicNotFound(one.name) })
   }
 
   const store: MemoryStoreInternals = {
     clock,
     messageCount: (name) => size(topic(name)),
     reset: () => {
-      topics.clear()
+      for (const one of topics.values()) drop(one)
       alarm?.abort()
     },
     topic: (name) => {
       const one = topic(name)
-      expire(one)
+      admit(one)
       return one
     },
     find: (name) => topics.get(name),
@@ -255,10 +288,11 @@ export function memoryStore(options: MemoryStoreOptions = {}): MemoryStore {
         throw topicTaken(name, spec.partitions, { name: twin.name, partitions: twin.logs.length })
       if (twin) return
       const logs = Array.from({ length: spec.partitions }, () => ({ base: 0, next: 0, entries: [] }))
-      topics.set(name, { name, spec, logs, groups: new Map(), delayed: [], marks: new Map(), dedupe: new Map(), spread: 0 })
+      topics.set(name, { name, spec, logs, groups: new Map(), delayed: [], marks: new Map(), dedupe: new Map(), spread: 0, waiting: [] })
     },
     remove: (name) => {
-      topics.delete(name)
+      const one = topics.get(name)
+      if (one) drop(one)
       wake(name)
       setAlarm()
     },
@@ -289,8 +323,9 @@ export function memoryStore(options: MemoryStoreOptions = {}): MemoryStore {
       return () => void set.delete(call)
     },
     wake,
-    roomFreed: () => {
-      for (const one of room) one()
+    roomFreed: (name) => {
+      const one = topics.get(name)
+      if (one) admit(one)
     },
   }
   return store

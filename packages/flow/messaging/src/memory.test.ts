@@ -2,8 +2,10 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { deferred } from '#internal/abort'
 import { type Broker, createBroker } from './broker.ts'
+import type { PublishResult } from './driver.ts'
 import { memoryDriver } from './memory.ts'
 import { memoryStore, type MemoryStoreOptions } from './memory-store.ts'
+import { outgoing } from './postgres.fixture.ts'
 import { partitionOf } from './partition.ts'
 import { virtualClock, type VirtualClock } from './virtual-clock.ts'
 
@@ -102,6 +104,54 @@ test("overflow: 'wait' lets the publisher wait for room", async () => {
   await broker.subscribe('t', { group: 'g', flushMs: 10 }, () => undefined)
   await clock.run(() => waiting)
   await clock.run(() => broker.close())
+})
+
+test("overflow: 'wait' keeps the order of what waits, batches and single messages, whatever frees the room", async () => {
+  const frees: Record<string, (broker: Broker, clock: VirtualClock) => Promise<unknown>> = {
+    'a group that reads': (broker) => broker.subscribe('t', { group: 'g', flushMs: 1 }, () => undefined),
+    'a group that is deleted': (broker) => broker.deleteGroup('t', 'g'),
+    'a group that is moved': (broker) => broker.resetGroup('t', 'g', { to: 'latest' }),
+    'messages that get too old': (_, clock) => clock.advance(1_000),
+  }
+  for (const [what, free] of Object.entries(frees)) {
+    const { broker, clock } = open({ maxMessages: 2, overflow: 'wait' })
+    await broker.createTopic('t', { groups: ['g'], retention: { maxAgeMs: 1_000 } })
+    const stored: string[] = []
+    const put = (...ids: string[]): Promise<unknown> => {
+      const batch = broker.publishBatch(ids.map((id) => ({ topic: 't', key: 'k', id, value })))
+      return batch.then((results) => stored.push(...results.map((result) => `${result.id} ${result.status === 'stored' ? result.position : result.status}`)))
+    }
+    await put('1', '2')
+    const waiting: Promise<unknown>[] = []
+    for (const ids of [['3'], ['4', '5'], ['6']]) {
+      waiting.push(put(...ids))
+      await clock.advance(1)
+    }
+    assert.deepEqual(stored, ['1 0', '2 1'], what)
+    // Room for two at a time: what is stored first must go too.
+    for (let i = 0; i < 5 && stored.length < 6; i++) {
+      if (i === 0 || !what.includes('reads')) await free(broker, clock).catch(() => undefined)
+      if (i === 0) waiting.push(put('7'))
+      await clock.advance(10)
+    }
+    await clock.run(() => Promise.all(waiting))
+    assert.deepEqual(stored, ['1 0', '2 1', '3 2', '4 3', '5 4', '6 5', '7 6'], what)
+    await clock.run(() => broker.close())
+  }
+})
+
+test("overflow: 'wait' ends when the topic is deleted, and says so", async () => {
+  const store = memoryStore({ maxMessages: 1, overflow: 'wait' })
+  const driver = memoryDriver({ store })
+  await driver.admin.createTopic('t', { partitions: 1, keep: false, maxAgeMs: undefined })
+  await driver.admin.createGroup('t', 'g', 'earliest')
+  const { signal } = new AbortController()
+  const put = async (id: string): Promise<PublishResult> => (await driver.publish([outgoing('t', id)], { signal }))[0]!
+  assert.equal((await put('a')).status, 'stored')
+  const waiting = put('b')
+  await driver.admin.deleteTopic('t')
+  const result = await waiting
+  assert.equal(result.status === 'rejected' && (result.error as { code: string }).code, 'ERR_MESSAGING_TOPIC_NOT_FOUND')
 })
 
 test("overflow: 'wait' ends with the publisher's timeout, and the message is certainly not stored", async () => {

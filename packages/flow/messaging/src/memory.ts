@@ -1,8 +1,8 @@
 import { deferred } from '#internal/abort'
 import type { Clock } from '#internal/clock'
 import { type Checks, checkOptions, having, isClock, isString, milliseconds, oneOf } from '#internal/options'
-import type { BrokerDriver, Capabilities, Consumption, Delivery, Ownership } from './driver.ts'
-import { groupNotFound, closedError, missedMessages, MessagingError, topicNotFound } from './errors.ts'
+import type { BrokerDriver, Capabilities, Consumption, Delivery, Ownership, PublishResult } from './driver.ts'
+import { closedError, groupNotFound, missedMessages, MessagingError, topicNotFound } from './errors.ts'
 import { createLeases, type LeaseStore } from './leases.ts'
 import { type MemoryCursor, type MemoryLog, type MemoryStore, type MemoryStoreInternals, memoryStore, type MemoryTopic } from './memory-store.ts'
 import { offsetOf } from './partition.ts'
@@ -80,18 +80,23 @@ export function memoryDriver(options: MemoryDriverOptions = {}): MemoryDriver {
     publish: async (messages, { signal }) => {
       assertUsable()
       const failedKeys = new Set<string>()
-      const results = []
-      for (const message of messages) {
+      const results: PublishResult[] = []
+      const waiting: Promise<unknown>[] = []
+      messages.forEach((message, i) => {
         const lane = `${message.topic} ${message.key}`
         if (message.key !== undefined && failedKeys.has(lane)) {
-          results.push({ status: 'rejected' as const, error: new Error('an earlier message of its key was refused') })
-          continue
+          results[i] = { status: 'rejected', error: new Error('an earlier message of its key was refused') }
+          return
         }
         const result = store.publish(message, signal)
-        const settled = result instanceof Promise ? await result : result
-        if (settled.status !== 'stored' && message.key !== undefined) failedKeys.add(lane)
-        results.push(settled)
-      }
+        // Those behind one that waits for room wait behind it: it is refused only when they are too.
+        if (result instanceof Promise) waiting.push(result.then((late) => (results[i] = late)))
+        else {
+          results[i] = result
+          if (result.status !== 'stored' && message.key !== undefined) failedKeys.add(lane)
+        }
+      })
+      await Promise.all(waiting)
       return results
     },
 
@@ -138,6 +143,7 @@ export function memoryDriver(options: MemoryDriverOptions = {}): MemoryDriver {
       deleteGroup: async (topic, group) => {
         assertUsable()
         store.find(topic)?.groups.delete(group)
+        store.roomFreed(topic)
         store.wake(topic)
       },
       groups: async (topic) => {
@@ -170,6 +176,7 @@ export function memoryDriver(options: MemoryDriverOptions = {}): MemoryDriver {
         const busy = [...found.members.values()].some((until) => until > store.clock.now())
         if (busy) throw new MessagingError('ERR_MESSAGING_GROUP_BUSY', `Group ${group} on ${topic} has members: close them first`, { retryable: true })
         found.cursors = found.cursors.map((cursor, p) => ({ ...cursorAt(store.startOffset(one.logs[p]!, to, p)), epoch: cursor.epoch }))
+        store.roomFreed(topic)
       },
       marks: async (topic) => {
         assertUsable()
@@ -334,7 +341,7 @@ async function member(
         for (const offset of cursor.starts.keys()) if (offset < cursor.next) cursor.starts.delete(offset)
         return 'settled' as const
       })
-      store.roomFreed()
+      store.roomFreed(topic.name)
       return answers
     },
     extend: async () => undefined,
