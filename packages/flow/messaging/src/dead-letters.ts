@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import type { Clock } from '#internal/clock'
-import { checkOptions } from '#internal/options'
-import type { BrokerDriver, LogEntry, Mark, OutgoingMessage, PublishResult } from './driver.ts'
+import { checkOptions, shown } from '#internal/options'
+import type { BrokerDriver, LogEntry, Mark, OutgoingMessage } from './driver.ts'
 import { isRetryable } from './errors.ts'
 import { checkHeaders, deadLetterTopic, retryTopic } from './names.ts'
 import { discardChecks, listChecks, replayChecks } from './options.ts'
@@ -61,7 +61,7 @@ export interface ReplayOptions {
   filter?: ((letter: DeadLetter) => boolean) | undefined
   /** @default 'oldest' */
   order?: 'oldest' | 'newest' | undefined
-  /** @default all */
+  /** Of letters sent, or that would be: those left alone by `maxReplays`, or failed by themselves, don't count. @default all */
   limit?: number | undefined
   ratePerSecond?: number | undefined
   /** Says what would be done, `edit` included, and does nothing. */
@@ -84,7 +84,10 @@ export interface Mended {
 /** What became of one letter. */
 export interface ReplayOutcome {
   readonly letterId: string
-  /** `failed` may be tried again: nothing was lost. */
+  /**
+   * `failed` may be tried again: nothing was lost. `replayed` with an `error` was sent but could not be marked: it stays in the list, and a broker that
+   * deduplicates drops a second replay within its window.
+   */
   readonly outcome: 'replayed' | 'would-replay' | 'too-many-replays' | 'failed' | 'not-found'
   readonly error?: unknown
 }
@@ -184,7 +187,7 @@ export function createDeadLetters({ driver, publisher, topology, clock, suffix }
 
   /** The message as it is sent again; throws for what `edit` cannot mean. */
   const copyToSend = async (letter: DeadLetter, edit: ReplayOptions['edit']): Promise<OutgoingMessage> => {
-    const mended = (await edit?.(letter)) ?? {}
+    const mended = asMended(await edit?.(letter))
     const { value = letter.value, headers = letter.headers, key = letter.key } = mended
     const tombstone = letter.tombstone && value.length === 0
     if (edit) publisher.checked({ topic, key, value, headers, tombstone })
@@ -231,37 +234,53 @@ export function createDeadLetters({ driver, publisher, topology, clock, suffix }
         .filter((id) => !found.some(([letter]) => letter!.letterId === id))
         .map((letterId) => ({ letterId, outcome: 'not-found' }))
       if (!dryRun && found.length > 0) await ensureRetrySource(topology, topic, group)
-      let replayed = 0
-      let failure: Extract<PublishResult, { error: unknown }> | undefined
-      for (const copiesOfOne of found.slice(0, limit)) {
+      let left = limit
+      let sent = 0
+      /** What will hardly go away while one waits for as many answers as there are letters. */
+      let failure: { error: unknown } | undefined
+      for (const copiesOfOne of found) {
+        if (left <= 0) break
         signal?.throwIfAborted()
         const letter = copiesOfOne[0]!
         const { letterId } = letter
-        // One that got no answer would be followed by as many waits as there are letters.
-        if (failure) outcomes.push({ letterId, outcome: 'failed', error: failure.error })
-        else if (letter.replays >= maxReplays) outcomes.push({ letterId, outcome: 'too-many-replays' })
-        else {
-          let message: OutgoingMessage
-          try {
-            message = await copyToSend(letter, edit)
-          } catch (error) {
-            outcomes.push({ letterId, outcome: 'failed', error })
-            continue
-          }
-          if (dryRun) {
-            outcomes.push({ letterId, outcome: 'would-replay' })
-            continue
-          }
-          if (ratePerSecond !== undefined && replayed++ > 0) await clock.sleep(1_000 / ratePerSecond, { signal })
-          const result = await publisher.send(message)
-          if (result.status === 'stored') {
-            await mark(copiesOfOne, 'replayed')
-            outcomes.push({ letterId, outcome: 'replayed' })
-          } else {
-            outcomes.push({ letterId, outcome: 'failed', error: result.error })
-            if (result.status === 'unknown' || isRetryable(result.error)) failure = result
-          }
+        if (failure) {
+          left--
+          outcomes.push({ letterId, outcome: 'failed', error: failure.error })
+          continue
         }
+        if (letter.replays >= maxReplays) {
+          outcomes.push({ letterId, outcome: 'too-many-replays' })
+          continue
+        }
+        let message: OutgoingMessage
+        try {
+          message = await copyToSend(letter, edit)
+        } catch (error) {
+          outcomes.push({ letterId, outcome: 'failed', error })
+          continue
+        }
+        if (dryRun) {
+          left--
+          outcomes.push({ letterId, outcome: 'would-replay' })
+          continue
+        }
+        if (ratePerSecond !== undefined && sent++ > 0) await clock.sleep(1_000 / ratePerSecond, { signal })
+        const result = await publisher.send(message)
+        if (result.status === 'stored') {
+          left--
+          await mark(copiesOfOne, 'replayed').then(
+            () => outcomes.push({ letterId, outcome: 'replayed' }),
+            (error: unknown) => {
+              failure = { error }
+              outcomes.push({ letterId, outcome: 'replayed', error })
+            },
+          )
+          continue
+        }
+        outcomes.push({ letterId, outcome: 'failed', error: result.error })
+        if (result.status === 'rejected' && !isRetryable(result.error)) continue
+        failure = result
+        left--
       }
       return outcomes
     },
@@ -273,6 +292,15 @@ export function createDeadLetters({ driver, publisher, topology, clock, suffix }
       return found.map(([letter]) => letter!.letterId)
     },
   }
+}
+
+/** Nothing, or an object with some of the three, which may be a whole letter: a body alone, or a name that is none of them, would change nothing. */
+function asMended(given: unknown): Mended {
+  if (given === undefined) return {}
+  const names = typeof given === 'object' && given !== null && !ArrayBuffer.isView(given) && !Array.isArray(given) ? Object.keys(given) : ['']
+  if (names.length > 0 && !['value', 'headers', 'key'].some((name) => names.includes(name)))
+    throw new TypeError(`edit must give an object with value, headers or key, got ${shown(given)}`)
+  return given as Mended
 }
 
 /** A promise is as good as true where JavaScript asks: it would choose every letter, for `discard` too. */

@@ -297,6 +297,119 @@ export const replayCases: readonly Definition[] = [
     },
   },
   {
+    name: 'edit gives an object with value, headers or key, a whole letter too; nothing changes nothing, anything else fails its letter',
+    run: async (stage) => {
+      const broker = await stage.broker()
+      const topic = await graveyard(stage, broker, 1)
+      const dead = broker.deadLetters(topic, 'g')
+      const given: readonly [unknown, string][] = [
+        ['mended', 'failed'],
+        [bytes('mended'), 'failed'],
+        [{ body: 1 }, 'failed'],
+        [[], 'failed'],
+        [null, 'failed'],
+        [{}, 'would-replay'],
+        [undefined, 'would-replay'],
+        [{ value: undefined }, 'would-replay'],
+        [{ headers: {} }, 'would-replay'],
+      ]
+      for (const [mended, expected] of given) {
+        const [outcome] = await dead.replay({ filter: () => true, dryRun: true, edit: () => mended as Mended })
+        assert.deepEqual([outcome!.outcome, outcome!.error instanceof TypeError], [expected, expected === 'failed'], String(mended))
+      }
+      await dead.replay({ filter: () => true, edit: (letter) => ({ ...letter, value: bytes('whole') }) })
+      const { done } = await stage.listen(broker, topic, { group: 'g' })
+      await stage.until(() => done.length === 1, 'the replay')
+      assert.deepEqual([done[0]!.text, done[0]!.key], ['whole', 'key-0'])
+    },
+  },
+  {
+    name: 'letters at maxReplays do not use up the limit: those behind them are reached',
+    run: async (stage) => {
+      const broker = await stage.broker()
+      const topic = await graveyard(stage, broker, 5)
+      const dead = broker.deadLetters(topic, 'g')
+      const old = (await dead.list({ limit: 2 })).letters
+      const outcomes = await dead.replay({ filter: () => true, limit: 2, dryRun: true, maxReplays: 0 })
+      assert.deepEqual(
+        outcomes.map(({ outcome }) => outcome),
+        range(5).map(() => 'too-many-replays'),
+      )
+      const { subscription } = await stage.listen(broker, topic, { group: 'g', retry: once }, () => {
+        throw new Error('again')
+      })
+      await dead.replay({ ids: old.map(({ letterId }) => letterId) })
+      await stage.until(async () => (await dead.list()).letters.filter(({ replays }) => replays === 1).length === 2, 'two that failed again')
+      await subscription.close()
+      const newest = await dead.replay({ filter: () => true, order: 'newest', limit: 2, maxReplays: 1 })
+      assert.deepEqual(
+        newest.map(({ outcome }) => outcome),
+        ['too-many-replays', 'too-many-replays', 'replayed', 'replayed'],
+      )
+      assert.deepEqual(texts((await dead.list()).letters), ['2', '0', '1'])
+    },
+  },
+  {
+    name: 'a letter that was sent but could not be marked says so, the rest has failed, and another replay ends it',
+    run: async (stage) => {
+      let marks = 0
+      const refused = new Error('no marks today')
+      const { broker } = await stage.client({}, (driver) => ({
+        ...driver,
+        log: { ...driver.log, mark: (...args) => (++marks === 2 ? Promise.reject(refused) : driver.log.mark(...args)) },
+      }))
+      const topic = await graveyard(stage, broker, 4)
+      const dead = broker.deadLetters(topic, 'g')
+      const outcomes = await dead.replay({ filter: () => true })
+      assert.deepEqual(
+        outcomes.map(({ outcome, error }) => [outcome, error]),
+        [
+          ['replayed', undefined],
+          ['replayed', refused],
+          ['failed', refused],
+          ['failed', refused],
+        ],
+      )
+      assert.deepEqual(texts((await dead.list()).letters), ['1', '2', '3'])
+      await dead.replay({ filter: () => true })
+      assert.equal(await dead.count(), 0)
+      const { done } = await stage.listen(broker, topic, { group: 'g' })
+      await stage.untilRead(broker, topic, 'g')
+      assert.deepEqual(done.map(({ text }) => text).sort(), stage.capabilities.dedupe ? ['0', '1', '2', '3'] : ['0', '1', '1', '2', '3'])
+    },
+  },
+  {
+    name: 'a letter of which a crash left two copies is one letter, and is replayed with both',
+    run: async (stage) => {
+      const { broker } = await stage.client({}, (driver) => ({
+        ...driver,
+        publish: async (messages, options) => {
+          const results = await driver.publish(messages, options)
+          await driver.publish(
+            messages.filter((message) => message.topic.endsWith('.dlq')),
+            options,
+          )
+          return results
+        },
+      }))
+      const topic = await graveyard(stage, broker, 2)
+      const dead = broker.deadLetters(topic, 'g')
+      assert.equal(await dead.count(), 2)
+      const outcomes = await dead.replay({ filter: (letter) => textOf(letter) === '0' })
+      assert.deepEqual(
+        outcomes.map(({ outcome }) => outcome),
+        ['replayed'],
+      )
+      assert.deepEqual(texts((await dead.list()).letters), ['1'])
+      const { done } = await stage.listen(broker, topic, { group: 'g' })
+      await stage.untilRead(broker, topic, 'g')
+      assert.deepEqual(
+        done.map(({ text }) => text),
+        ['0'],
+      )
+    },
+  },
+  {
     name: 'a filter that gives a promise is refused: it would choose every letter',
     run: async (stage) => {
       const broker = await stage.broker()
