@@ -19,7 +19,7 @@ export interface Hooks {
 export function tell<K extends keyof Hooks>(hooks: Hooks, name: K, event: Parameters<NonNullable<Hooks[K]>>[0]): void {
   const hook = hooks[name] as ((e: typeof event) => void) | undefined
   if (!hook) return
-  const threw = (error: unknown): void => process.emitWarning(`Hook ${name} threw: ${String(error)}`, 'MessagingWarning')
+  const threw = (error: unknown): void => warn(`Hook ${name}`, error)
   try {
     // A function that gives a promise fits where one that gives nothing is asked for.
     const answer: unknown = hook.call(hooks, event)
@@ -29,9 +29,24 @@ export function tell<K extends keyof Hooks>(hooks: Hooks, name: K, event: Parame
   }
 }
 
+const warn = (who: string, error: unknown): void => process.emitWarning(`${who} threw: ${String(error)}`, 'MessagingWarning')
+
+/** Calls what a tracer gave; as with hooks, its exception goes no further. */
+export function traced<T>(what: string, call: () => T): T | undefined {
+  try {
+    return call()
+  } catch (error) {
+    warn(`Tracing ${what}`, error)
+    return undefined
+  }
+}
+
 /** What a tracer adds; `./otel` makes one from `@opentelemetry/api`. */
 export interface Tracing {
-  /** Called before a message is stored: may add headers (W3C `traceparent`). The function it returns is told how it ended. */
+  /**
+   * Called before a message that was given to `publish` or `publishBatch` is stored: may add headers (W3C `traceparent`). The function it returns is told how it ended.
+   * What throws here changes nothing for the message. Retries, dead letters and replays keep the headers they have.
+   */
   publish(message: {
     readonly topic: string
     readonly id: string

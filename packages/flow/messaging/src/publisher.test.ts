@@ -253,3 +253,52 @@ test('close waits for what is under way, and settles at its end what has no answ
   assert.equal(await publishing, 'ERR_MESSAGING_PUBLISH_UNKNOWN')
   assert.ok(clock.monotonic() <= 31_000)
 })
+
+test('a tracer that throws changes nothing for what is published, and is told of as a warning', async () => {
+  const warnings: string[] = []
+  const listen = ({ message }: Error): void => void warnings.push(message)
+  process.on('warning', listen)
+  for (const publish of [() => assert.fail('at the beginning'), () => () => assert.fail('at the end'), () => 'no function' as never]) {
+    const one = createBroker(memoryDriver(), { tracing: { publish, handle: (_message, _context, next) => next() } })
+    assert.equal((await one.publish(input('a'))).id, 'a')
+    const results = await one.publishBatch([input('b', 'k'), input('c', 'k')])
+    assert.deepEqual(
+      results.map(({ status }) => status),
+      ['stored', 'stored'],
+    )
+    await one.close()
+  }
+  await new Promise(setImmediate)
+  process.off('warning', listen)
+  assert.equal(warnings.filter((text) => text.startsWith('Tracing publish threw')).length, 9)
+})
+
+test('what a group publishes of a message keeps its trace: a dead letter and a replay have the headers as they were', async () => {
+  const clock = virtualClock()
+  let spans = 0
+  const one = createBroker(memoryDriver({ clock }), {
+    clock,
+    tracing: {
+      publish: ({ headers }) => {
+        headers['traceparent'] = `span-${++spans}`
+        return () => undefined
+      },
+      handle: (_message, _context, next) => next(),
+    },
+  })
+  const seen: unknown[] = []
+  const retry = { maxAttempts: 2, onRetry: 'leave-order' } as const
+  await one.subscribe('t', { group: 'g', retry }, ({ headers }) => {
+    seen.push(headers['traceparent'])
+    throw new Error('always')
+  })
+  await one.publish(input('a'))
+  const dead = one.deadLetters('t', 'g')
+  await clock.advance(60_000)
+  const [letter] = (await dead.list()).letters
+  assert.equal(letter!.headers['traceparent'], 'span-1')
+  await dead.replay({ filter: () => true })
+  await clock.advance(60_000)
+  assert.deepEqual([seen, spans], [['span-1', 'span-1', 'span-1', 'span-1'], 1])
+  await clock.run(() => one.close())
+})

@@ -3,7 +3,7 @@ import { Fifo } from '#internal/fifo'
 import { checkOptions, shown } from '#internal/options'
 import type { BrokerDriver, OutgoingMessage, PublishResult } from './driver.ts'
 import { closedError, MessagingError, publishRefused, publishUnknown } from './errors.ts'
-import { type Hooks, tell, type Tracing } from './hooks.ts'
+import { type Hooks, tell, traced, type Tracing } from './hooks.ts'
 import type { MessageInput } from './message.ts'
 import { publishChecks } from './options.ts'
 import { createOutgoing, type OutgoingOptions } from './outgoing.ts'
@@ -49,9 +49,12 @@ interface Pending {
   readonly place: number
   /** Counted in the key's `outstanding`. */
   taken: boolean
-  readonly traced: ((error?: unknown) => void) | undefined
+  readonly span: Span
   done(result: PublishResult): void
 }
+
+/** Ends what a tracer began. */
+type Span = ((error?: unknown) => void) | undefined
 
 /** The messages of one key in one `publishBatch`. */
 interface BatchKey {
@@ -92,9 +95,10 @@ export function createPublisher(driver: BrokerDriver, options: PublisherOptions)
   let drained: Deferred<void> | undefined
   const checked = createOutgoing(driver, options)
 
-  const enqueue = (message: OutgoingMessage, timeoutMs: number, done: (result: PublishResult) => void, batchKey?: BatchKey, place = 0): Pending => {
-    const traced = tracing?.publish(message)
-    const entry: Pending = { message, deadline: clock.monotonic() + timeoutMs, state: 'queued', batchKey, place, taken: false, traced, done }
+  const begin = (message: OutgoingMessage): Span => tracing && traced('publish', () => tracing.publish(message))
+
+  const enqueue = (message: OutgoingMessage, timeoutMs: number, done: (result: PublishResult) => void, span: Span, batchKey?: BatchKey, place = 0): Pending => {
+    const entry: Pending = { message, deadline: clock.monotonic() + timeoutMs, state: 'queued', batchKey, place, taken: false, span, done }
     pending.add(entry)
     queue.push(entry)
     schedule()
@@ -105,13 +109,13 @@ export function createPublisher(driver: BrokerDriver, options: PublisherOptions)
 
   const settle = (entry: Pending, result: PublishResult): void => {
     if (entry.state === 'settled') return
-    const { message, batchKey, place, taken, traced } = entry
+    const { message, batchKey, place, taken, span } = entry
     if (batchKey && taken && --batchKey.outstanding === 0) schedule()
     entry.state = 'settled'
     if (pending.delete(entry) && pending.size === 0) drained?.resolve()
     if (result.status === 'stored') published++
     else if (batchKey) batchKey.brokenAt = Math.min(batchKey.brokenAt, place)
-    traced?.(result.status === 'stored' ? undefined : result.error)
+    if (span) traced('publish', () => span(result.status === 'stored' ? undefined : result.error))
     if (hooks.onPublish) tell(hooks, 'onPublish', { topic: message.topic, id: message.id, result })
     entry.done(result)
   }
@@ -252,7 +256,7 @@ export function createPublisher(driver: BrokerDriver, options: PublisherOptions)
       return published
     },
     checked,
-    send: (message, timeoutMs = 30_000) => new Promise((resolve) => enqueue(message, timeoutMs, resolve)),
+    send: (message, timeoutMs = 30_000) => new Promise((resolve) => enqueue(message, timeoutMs, resolve, undefined)),
 
     publish: (input, given = byDefault) =>
       new Promise((resolve, reject) => {
@@ -262,11 +266,12 @@ export function createPublisher(driver: BrokerDriver, options: PublisherOptions)
         signal?.throwIfAborted()
         const message = checked(input)
         const onAbort = signal && ((): void => giveUp(entry, signal.reason))
-        const entry = enqueue(message, timeoutMs, (result) => {
+        const done = (result: PublishResult): void => {
           if (onAbort) signal.removeEventListener('abort', onAbort)
           if (result.status === 'stored') resolve(asPublished(message.id, result))
           else reject(signal?.aborted && result.error === signal.reason ? (result.error as Error) : asError(message.topic, result))
-        })
+        }
+        const entry = enqueue(message, timeoutMs, done, begin(message))
         if (onAbort) signal.addEventListener('abort', onAbort, { once: true })
       }),
 
@@ -300,7 +305,7 @@ export function createPublisher(driver: BrokerDriver, options: PublisherOptions)
             error: error instanceof MessagingError ? error : publishRefused(typeof topic === 'string' ? topic : shown(topic), error, false),
           }
         }
-        const result = await new Promise<PublishResult>((resolve) => entries.push(enqueue(message, timeoutMs, resolve, batchKey, place)))
+        const result = await new Promise<PublishResult>((resolve) => entries.push(enqueue(message, timeoutMs, resolve, begin(message), batchKey, place)))
         return result.status === 'stored'
           ? { status: 'stored', ...asPublished(message.id, result) }
           : { id: message.id, status: result.status, error: asError(message.topic, result) }
