@@ -47,6 +47,33 @@ export const publishCases: readonly Definition[] = [
     },
   },
   {
+    name: 'no message overtakes one of its key that waits for another topic of its call to be made',
+    run: async (stage) => {
+      const { broker } = await stage.client({}, (driver) => ({
+        ...driver,
+        admin: {
+          ...driver.admin,
+          topics: async (topic) => {
+            await stage.clock.sleep(30)
+            return driver.admin.topics(topic)
+          },
+        },
+      }))
+      const [topic, missing] = [stage.topic('there'), stage.topic('missing')]
+      const { done } = await stage.listen(broker, topic, { group: 'g' })
+      await broker.publish({ topic, key: 'k', value: bytes('0') })
+      const publishing = [broker.publish({ topic, key: 'k', value: bytes('1') }), broker.publish({ topic: missing, value: bytes('') })]
+      await stage.clock.sleep(5)
+      publishing.push(broker.publish({ topic, key: 'k', value: bytes('2') }))
+      await Promise.all(publishing)
+      await stage.untilRead(broker, topic, 'g')
+      assert.deepEqual(
+        done.map(({ text }) => text),
+        ['0', '1', '2'],
+      )
+    },
+  },
+  {
     name: 'after close everything is ERR_MESSAGING_CLOSED, and closing twice is fine',
     run: async (stage) => {
       const broker = await stage.broker()
