@@ -56,7 +56,8 @@ export function createCopies({ publisher, topology, clock, suffix, dedupe }: Dep
         [header.failures]: String(job.failures),
         [header.firstFailureAt]: String(job.firstFailureAt ?? now),
       }
-      // Where it failed, and in which session: after a replay or a reset of the group the same count of failures comes again, and must not pass for the first one.
+      // Where it failed, and in which session: after a replay or a reset of the group the same count of failures comes again, and must not pass for the first one. Nor may that
+      // of a group that was deleted and made again, whose epochs begin anew.
       const once = dedupe ? { dedupeId: `${message.id}/retry/${job.failures}/${session}.${source}` } : {}
       return publisher.send(copyOf(message, retryTopic(topic, group), headers, { deliverAt: now + delayMs, ...once }))
     },

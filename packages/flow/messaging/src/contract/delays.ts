@@ -127,6 +127,31 @@ export const delayCases: readonly Definition[] = [
     },
   },
   {
+    name: 'a retry of a group that was deleted and made again is not taken for that of the one before, whose epochs it repeats',
+    needs: (c, o) => needs.delay(c, o) ?? needs.dedupe(c, o) ?? needs.history(c, o),
+    run: async (stage) => {
+      const { broker, driver } = await stage.client()
+      const topic = stage.topic()
+      await broker.createTopic(topic, { partitions: 1, groups: ['g'] })
+      await broker.publish({ topic, value: bytes('x') })
+      for (const life of ['first', 'second']) {
+        const { done, subscription } = await stage.listen(
+          broker,
+          topic,
+          { group: 'g', start: 'earliest', retry: { ...quick, onRetry: 'leave-order' } },
+          ({ attempt }) => {
+            if (attempt === 1) throw new Error(life)
+          },
+        )
+        await stage.untilRead(broker, topic, 'g')
+        assert.equal(done.length, 1, life)
+        await subscription.close()
+        // As when the process ends before the group's private source is deleted too.
+        await driver.admin.deleteGroup(topic, 'g')
+      }
+    },
+  },
+  {
     name: 'while the retry copy cannot be stored, the message stays with its group; when nobody knows, it may come twice, never not',
     needs: needs.delay,
     run: async (stage) => {
