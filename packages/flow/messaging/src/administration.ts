@@ -32,6 +32,7 @@ export interface Peeked extends StoredMessage {
 
 /** Topics and groups: all idempotent, and safe when several processes do the same at once. */
 export interface Administration<C extends Capabilities = Capabilities> {
+  /** Throws `ERR_MESSAGING_TOPOLOGY_MISMATCH` when it is there with other partitions, or another retention than is asked for. */
   createTopic(topic: string, options?: TopicOptions): Promise<void>
   deleteTopic(topic: string): Promise<void>
   topicExists(topic: string): Promise<boolean>

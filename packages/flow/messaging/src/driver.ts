@@ -145,7 +145,7 @@ export type Start = 'earliest' | 'latest' | Date | ReadonlyMap<number, string>
 
 /** All idempotent, and safe when several processes do the same at once. */
 export interface TopicAdmin {
-  /** Throws `ERR_MESSAGING_TOPOLOGY_MISMATCH` when it is there with other partitions, or a name that differs only in `.` and `_` is. */
+  /** Throws `ERR_MESSAGING_TOPOLOGY_MISMATCH` when it is there with other partitions, another `maxAgeMs` than is given, or `keep`, or a name that differs only in `.` and `_` is. */
   createTopic(topic: string, spec: TopicSpec): Promise<void>
   /** With its groups and messages. */
   deleteTopic(topic: string): Promise<void>

@@ -1,3 +1,5 @@
+import type { TopicSpec } from './driver.ts'
+
 /** Match on these, not on classes: two copies of a package happen. */
 export type MessagingErrorCode =
   | 'ERR_MESSAGING_PUBLISH'
@@ -51,15 +53,24 @@ export const topicNotFound = (topic: string): MessagingError =>
 export const groupNotFound = (topic: string, group: string): MessagingError =>
   new MessagingError('ERR_MESSAGING_TOPIC_NOT_FOUND', `There is no group ${group} on ${topic}: create it, or subscribe`, { retryable: false })
 
-/** The topic's name is taken: by itself with other partitions, or by a name that counts as the same. */
-export const topicTaken = (topic: string, partitions: number, by: { readonly name: string; readonly partitions: number }): MessagingError =>
-  new MessagingError(
-    'ERR_MESSAGING_TOPOLOGY_MISMATCH',
-    by.name === topic
-      ? `Topic ${topic} cannot have ${partitions} partitions: it is there with ${by.partitions}`
-      : `Topic ${topic} cannot be made: ${by.name} is there, and . and _ count as one character, as on Kafka; rename one of the two`,
-    { retryable: false },
-  )
+/** Why a topic cannot be made as `wanted` beside the one that is there: it is another kind of topic, or counts as the same name. Nothing when it is there as wanted. */
+export function topicTaken(topic: string, wanted: TopicSpec, there: TopicSpec & { readonly name: string }): MessagingError | undefined {
+  const mismatch = (text: string): MessagingError => new MessagingError('ERR_MESSAGING_TOPOLOGY_MISMATCH', text, { retryable: false })
+  if (there.name !== topic)
+    return mismatch(`Topic ${topic} cannot be made: ${there.name} is there, and . and _ count as one character, as on Kafka; rename one of the two`)
+  if (wanted.partitions !== there.partitions)
+    return mismatch(`Topic ${topic} cannot have ${wanted.partitions} partitions: it is there with ${there.partitions}`)
+  // Who says none takes what is there.
+  if (wanted.maxAgeMs !== undefined && wanted.maxAgeMs !== there.maxAgeMs)
+    return mismatch(
+      `Topic ${topic} cannot have a retention of ${wanted.maxAgeMs} ms: it is there with ${there.maxAgeMs === undefined ? 'none' : `${there.maxAgeMs} ms`}`,
+    )
+  if (wanted.keep !== there.keep)
+    return mismatch(
+      `Topic ${topic} cannot be ${wanted.keep ? 'one of dead letters' : 'one that groups read'}: it is there as ${wanted.keep ? 'one that groups read' : 'one of dead letters'}`,
+    )
+  return undefined
+}
 
 /** Who reads without a group is not waited for: what nobody else needs may be removed before it comes to it. */
 export const missedMessages = (topic: string, partition: number, n: number): MessagingError =>

@@ -284,8 +284,8 @@ export function memoryStore(options: MemoryStoreOptions = {}): MemoryStore {
     all: () => topics.values(),
     create: (name, spec) => {
       const twin = [...topics.values()].find((other) => uniqueName(other.name) === uniqueName(name))
-      if (twin && (twin.name !== name || twin.logs.length !== spec.partitions))
-        throw topicTaken(name, spec.partitions, { name: twin.name, partitions: twin.logs.length })
+      const taken = twin && topicTaken(name, spec, { ...twin.spec, name: twin.name })
+      if (taken) throw taken
       if (twin) return
       const logs = Array.from({ length: spec.partitions }, () => ({ base: 0, next: 0, entries: [] }))
       topics.set(name, { name, spec, logs, groups: new Map(), delayed: [], marks: new Map(), dedupe: new Map(), spread: 0, waiting: [] })

@@ -230,6 +230,23 @@ export const topicCases: readonly Definition[] = [
     },
   },
   {
+    name: 'a topic made again with another retention is ERR_MESSAGING_TOPOLOGY_MISMATCH; who asks for none takes what is there',
+    run: async (stage) => {
+      const broker = await stage.broker()
+      const { broker: other, driver } = await stage.client()
+      const [topic, plain] = [stage.topic(), stage.topic('plain')]
+      const mismatch = (message: RegExp) => ({ code: 'ERR_MESSAGING_TOPOLOGY_MISMATCH', retryable: false, message })
+      await broker.createTopic(topic, { partitions: 2, retention: { maxAgeMs: 60_000 } })
+      await broker.createTopic(plain, { partitions: 1 })
+      await assert.rejects(other.createTopic(topic, { partitions: 2, retention: { maxAgeMs: 30_000 } }), mismatch(/30000 ms: it is there with 60000 ms/))
+      await assert.rejects(other.createTopic(plain, { partitions: 1, retention: { maxAgeMs: 30_000 } }), mismatch(/30000 ms: it is there with none/))
+      await assert.rejects(driver.admin.createTopic(plain, { partitions: 1, keep: true, maxAgeMs: undefined }), mismatch(/dead letters/))
+      await other.createTopic(topic, { partitions: 2, retention: { maxAgeMs: 60_000 } })
+      await other.createTopic(topic, { partitions: 2 })
+      assert.equal((await driver.admin.topics(topic))[0]!.spec.maxAgeMs, 60_000)
+    },
+  },
+  {
     name: 'a group whose private topic would be that of another pair is refused before it reads anything, by an error that names both',
     run: async (stage) => {
       const broker = await stage.broker()

@@ -16,12 +16,14 @@ function startValues(start: Start): [kind: string, time: string | null, position
 
 export function createAdmin(connection: Connection, sql: Statements, catalog: Catalog): TopicAdmin {
   return {
-    createTopic: async (topic, { partitions, keep, maxAgeMs }) => {
+    createTopic: async (topic, spec) => {
+      const { partitions, keep, maxAgeMs } = spec
       const values = [topic, uniqueName(topic), String(partitions), String(keep), maxAgeMs === undefined ? null : String(maxAgeMs)]
       const made = await connection.run(sql.createTopic, values)
       if (made.length > 0) return
-      const [twin] = await connection.run<{ name: string; partitions: number }>(sql.twin, [uniqueName(topic)])
-      if (twin && (twin.name !== topic || twin.partitions !== partitions)) throw topicTaken(topic, partitions, twin)
+      const [twin] = await connection.run<{ name: string; partitions: number; keep: boolean; max_age_ms: number | null }>(sql.twin, [uniqueName(topic)])
+      const taken = twin && topicTaken(topic, spec, { ...twin, maxAgeMs: twin.max_age_ms ?? undefined })
+      if (taken) throw taken
     },
     deleteTopic: async (topic) => {
       await connection.run(sql.deleteTopic, [topic])

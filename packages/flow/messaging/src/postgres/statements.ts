@@ -72,7 +72,7 @@ UPDATE ${s}.handed h SET epoch = -1, below = greatest(f.watermark, $5::text::big
     /** $1 names, or NULL for all. A row a topic. */
     topics: `SELECT t.id, t.name, t.partitions, t.keep, t.max_age_ms, (SELECT json_agg(p.id ORDER BY p.partition) FROM ${s}.partitions p WHERE p.topic_id = t.id)::text AS pids
 FROM ${s}.topics t WHERE $1::text IS NULL OR t.name = ANY ($1::text::text[]) ORDER BY t.name`,
-    twin: `SELECT name, partitions FROM ${s}.topics WHERE unique_name = $1::text`,
+    twin: `SELECT name, partitions, keep, max_age_ms FROM ${s}.topics WHERE unique_name = $1::text`,
     createTopic: `WITH t AS (
   INSERT INTO ${s}.topics (name, unique_name, partitions, keep, max_age_ms) VALUES ($1::text, $2::text, $3::text::int, $4::text::boolean, $5::text::float8)
   ON CONFLICT DO NOTHING RETURNING id, partitions, keep)
