@@ -148,6 +148,8 @@ export function createBroker<C extends Capabilities>(driver: BrokerDriver<C>, op
 
     const sources: string[] = []
     for (const topic of names) {
+      // With a group `ensureGroup` sees that the topic is still there.
+      if (group === undefined) topology.forget(topic)
       await topology.ensureTopic(topic)
       sources.push(topic)
       if (group === undefined) continue

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { partitionOf } from '../partition.ts'
 import { needs } from './needs.ts'
-import { assertKeyOrder, bytes, type Definition, keyed, quick, range } from './stage.ts'
+import { assertKeyOrder, bytes, type Definition, keyed, quick, range, textOf } from './stage.ts'
 
 /** Topics and groups as things that are made, asked, moved and deleted. */
 export const topicCases: readonly Definition[] = [
@@ -355,6 +355,33 @@ export const topicCases: readonly Definition[] = [
         await stage.untilRead(broker, topic, 'slow')
         assert.equal(slow.done.length, stage.n)
       }
+    },
+  },
+  {
+    name: 'a topic that another process deleted is made again by who subscribes, with a group or without; what another made anew is read at once',
+    run: async (stage) => {
+      const broker = await stage.broker()
+      const other = await stage.broker()
+      const topic = stage.topic()
+      await broker.createTopic(topic, { groups: ['g'] })
+      await broker.publish({ topic, key: 'k', value: bytes('gone') })
+      for (const options of [{}, { group: 'g' }]) {
+        await other.deleteTopic(topic)
+        const { done, subscription } = await stage.listen(broker, topic, options)
+        await broker.publish({ topic, key: 'k', value: bytes('new') })
+        await stage.until(() => done.length === 1, 'the message')
+        assert.equal(done[0]!.text, 'new')
+        await subscription.close()
+      }
+      if (!stage.capabilities.history) return
+      for (const partitions of [1, 3]) {
+        await other.deleteTopic(topic)
+        await other.createTopic(topic, { partitions })
+        const { partition } = await other.publish({ topic, key: 'k', value: bytes(`of ${partitions}`) })
+        assert.deepEqual((await broker.peek(topic, { partition: partition! })).map(textOf), [`of ${partitions}`])
+      }
+      await other.deleteTopic(topic)
+      await assert.rejects(broker.peek(topic), { code: 'ERR_MESSAGING_TOPIC_NOT_FOUND' })
     },
   },
   {

@@ -55,11 +55,16 @@ export function createLog(connection: Connection, sql: Statements, catalog: Cata
 
   return {
     read: async (topic, partition, after, limit) => {
-      const pid = (await existing(topic)).pids[partition]
-      if (pid === undefined) throw new RangeError(`Topic ${topic} has no partition ${partition}`)
-      const from = after === undefined ? 0 : offsetOf(after) + 1
-      const rows = await connection.run<MessageRow>(sql.read, [`{${pid}}`, `{${from}}`, `{${limit}}`])
-      if (rows.length === 0 && !(await catalog.find(topic))) throw topicNotFound(topic)
+      const readOf = (pid: number): Promise<readonly MessageRow[]> =>
+        connection.run<MessageRow>(sql.read, [`{${pid}}`, `{${after === undefined ? 0 : offsetOf(after) + 1}}`, `{${limit}}`])
+      const known = catalog.known(topic)?.pids[partition]
+      let rows = known === undefined ? [] : await readOf(known)
+      if (rows.length === 0) {
+        // Perhaps the topic was deleted since it was looked up, and made again.
+        const { pids } = (await catalog.find(topic)) ?? fail(topicNotFound(topic))
+        const pid = pids[partition] ?? fail(new RangeError(`Topic ${topic} has no partition ${partition}`))
+        if (pid !== known) rows = await readOf(pid)
+      }
       const read = createReader()
       return rows.map((row): LogEntry => ({ position: row.offset, message: read(row) }))
     },
@@ -78,4 +83,8 @@ export function createLog(connection: Connection, sql: Statements, catalog: Cata
       if (marks.length > 0) await connection.run(sql.mark, [topic, JSON.stringify(marks)])
     },
   }
+}
+
+function fail(error: Error): never {
+  throw error
 }
