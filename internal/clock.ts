@@ -8,6 +8,9 @@ export interface Clock {
   sleep(ms: number, options?: { signal?: AbortSignal | undefined; background?: boolean }): Promise<void>
 }
 
+/** Node's timers wake at once when they are to wait longer. */
+const longestMs = 2 ** 31 - 1
+
 /** The machine's clocks and `setTimeout`. */
 export const systemClock: Clock = {
   now: () => Date.now(),
@@ -15,15 +18,23 @@ export const systemClock: Clock = {
   sleep: (ms, { signal, background } = {}) =>
     new Promise((resolve, reject) => {
       if (signal?.aborted) return reject(signal.reason as Error)
+      let timer: NodeJS.Timeout
       const onAbort = (): void => {
         clearTimeout(timer)
         reject(signal!.reason as Error)
       }
-      const timer = setTimeout(() => {
-        signal?.removeEventListener('abort', onAbort)
-        resolve()
-      }, ms)
-      if (background) timer.unref()
+      const wait = (left: number): void => {
+        timer = setTimeout(
+          () => {
+            if (left > longestMs) return wait(left - longestMs)
+            signal?.removeEventListener('abort', onAbort)
+            resolve()
+          },
+          Math.min(left, longestMs),
+        )
+        if (background) timer.unref()
+      }
+      wait(ms)
       signal?.addEventListener('abort', onAbort, { once: true })
     }),
 }
