@@ -107,6 +107,8 @@ export function createRunner(options: RunnerOptions, events: RunnerEvents): Runn
         leave()
         throw new MessagingError('ERR_MESSAGING_DECODE', `Cannot decode: ${errorText(cause)}`, { retryable: false, cause })
       }
+    // Lost while it was decoded.
+    if (gone(job)) return given(job, leave)
     return leave
   }
 

@@ -239,6 +239,18 @@ test('a partition that is lost ends its waits; what its handlers say later is no
   assert.ok(!settlements.some(({ settled }) => settled.includes('1')))
 })
 
+test('a message whose partition is lost while it is decoded does not reach the handler, and its slot is free', async () => {
+  const gate = deferred<Uint8Array>()
+  const codec = { contentType: 'text/plain', encode: () => new Uint8Array(), decode: () => gate.promise }
+  const seen: string[] = []
+  const { hand, owner, clock, subscription } = await puppet(({ id }) => void seen.push(id), { flushMs: 10, codec })
+  await hand(0, ['a'])
+  owner.lost(0, 'taken')
+  gate.resolve(new Uint8Array())
+  await clock.advance(100)
+  assert.deepEqual([seen, subscription.stats().running], [[], 0])
+})
+
 test('a partition that is asked back is drained, settled and then let go, in that order', async () => {
   const gate = deferred()
   const { hand, owner, log, clock } = await puppet(({ id }) => (id === 'b' ? gate.promise : undefined), { concurrency: 1, flushMs: 60_000 })
