@@ -104,7 +104,7 @@ export function postgresDriver(options: PostgresDriverOptions): PostgresDriver {
   const connection = createConnection(client, { clock, statementMs, setup: createSetup(schema, setup) })
   const catalog = createCatalog(connection, sql)
   const maintenance = createMaintenance({ connection, sql, clock, segmentBytes, segmentAgeMs, onRemovedUnread })
-  const notifier = createNotifier({ connection, sql, clock, schema, listen, notify, onWake: () => heads.wake() })
+  const notifier = createNotifier({ connection, sql, clock, schema, listen, notify, statementMs, onWake: () => heads.wake() })
   const heads = createHeads({
     connection,
     sql,

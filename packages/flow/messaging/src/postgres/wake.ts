@@ -12,6 +12,8 @@ export interface NotifierOptions {
   schema: string
   listen: Listen | undefined
   notify: boolean
+  /** How long closing waits for `listen`. */
+  statementMs: number
   onWake(): void
 }
 
@@ -29,7 +31,7 @@ export interface Notifier {
 const everyMs = 20
 const againMs = 10_000
 
-export function createNotifier({ connection, sql, clock, schema, listen, notify, onWake }: NotifierOptions): Notifier {
+export function createNotifier({ connection, sql, clock, schema, listen, notify, statementMs, onWake }: NotifierOptions): Notifier {
   const channel = `cb_messaging_${schema}`
   let stopListening: (() => Promise<void>) | undefined
   let starting: Promise<void> | undefined
@@ -73,9 +75,17 @@ export function createNotifier({ connection, sql, clock, schema, listen, notify,
     },
     close: async () => {
       closed = true
-      await starting
-      await stopListening?.()
-      stopListening = undefined
+      const end = async (): Promise<void> => {
+        await starting
+        const stop = stopListening
+        stopListening = undefined
+        await stop?.()
+      }
+      // Both are the caller's code, which may never answer; what answers late is ended all the same.
+      const timer = new AbortController()
+      const ended = end().finally(() => timer.abort())
+      ended.catch(() => undefined)
+      await Promise.race([ended, clock.sleep(statementMs, { signal: timer.signal }).catch(() => ended)])
     },
   }
 }
