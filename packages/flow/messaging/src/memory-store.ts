@@ -11,9 +11,12 @@ export interface MemoryStoreOptions {
   clock?: Clock | undefined
   /** A topic's messages, read ones that are kept for history included. @default 100_000 */
   maxMessages?: number | undefined
-  /** What a publish meets when that many are unread. @default 'reject', a retryable `ERR_MESSAGING_BACKPRESSURE` */
+  /** What a publish meets when that many are unread by some group. @default 'reject', a retryable `ERR_MESSAGING_BACKPRESSURE` */
   overflow?: 'reject' | 'wait' | 'drop-oldest' | undefined
-  /** Told how many unread messages `drop-oldest`, or a topic's `maxAgeMs`, removed. */
+  /**
+   * Told how many unread messages `drop-oldest`, or a topic's `maxAgeMs`, removed; and of a topic without groups, which is never full since nobody would ever
+   * make room in it, how many went for newer ones.
+   */
   onRemovedUnread?: ((topic: string, count: number) => void) | undefined
   /** How long a `dedupeId` is remembered. @default 300_000 */
   dedupeWindowMs?: number | undefined
@@ -144,7 +147,9 @@ export function memoryStore(options: MemoryStoreOptions = {}): MemoryStore {
     if (oldest.read) {
       // In one go: half of what is read in that partition.
       const readable = Math.min(oldest.log.entries.length, unreadFrom(one, oldest.partition) - oldest.log.base)
-      cut(oldest.log, Math.max(1, readable >> 1))
+      const n = Math.max(1, readable >> 1)
+      cut(oldest.log, n)
+      if (one.groups.size === 0) onRemovedUnread?.(one.name, n)
     } else {
       cut(oldest.log, 1)
       onRemovedUnread?.(one.name, 1)

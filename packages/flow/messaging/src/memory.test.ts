@@ -180,6 +180,22 @@ test("overflow: 'drop-oldest' drops what nobody read and says how many", async (
   assert.deepEqual(seen, ['c', 'd', 'e'])
 })
 
+test('what a topic without groups has no room for goes, the oldest first, and how many is told: the first group gets the rest', async () => {
+  let removed = 0
+  const { broker, clock } = open({ maxMessages: 100, onRemovedUnread: (_, count) => (removed += count) })
+  await broker.createTopic('t')
+  await broker.publishBatch(Array.from({ length: 500 }, (_, i) => ({ topic: 't', key: 'k', id: String(i), value })))
+  const seen: string[] = []
+  await broker.subscribe('t', { group: 'g', start: 'earliest' }, ({ id }) => void seen.push(id))
+  await clock.advance(1_000)
+  assert.deepEqual(
+    seen,
+    Array.from({ length: 500 - removed }, (_, i) => String(i + removed)),
+  )
+  assert.ok(removed >= 400)
+  await clock.run(() => broker.close())
+})
+
 test('a retention that was asked for removes what is too old, and counts what was unread', async () => {
   const removed: [string, number][] = []
   const { broker, clock } = open({ onRemovedUnread: (topic, count) => removed.push([topic, count]) })
