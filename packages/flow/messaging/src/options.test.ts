@@ -82,6 +82,7 @@ const rows: Record<string, readonly Refusal[]> = {
     [subscribe({ retry: { onRetry: 'leave' } }), `RangeError: subscribe: retry.onRetry must be 'hold' or 'leave-order', got "leave"`],
     [subscribe({ concurrency: 0 }), 'RangeError: subscribe: concurrency must be an integer of at least 1, or Infinity, got 0'],
     [subscribe({ concurrency: '8' }), 'TypeError: subscribe: concurrency must be an integer of at least 1, or Infinity, got "8"'],
+    [subscribe({ maxCrashes: 0 }), 'RangeError: subscribe: maxCrashes must be an integer of at least 1, or Infinity, got 0'],
     [subscribe({ order: 'keys' }), `RangeError: subscribe: order must be 'key' or 'partition' or 'none', got "keys"`],
     [subscribe({ start: 'begin' }), `RangeError: subscribe: start must be 'earliest', 'latest', a Date or a Map of positions by partition, got "begin"`],
     [

@@ -105,7 +105,7 @@ export const subscribeChecks: Checks<SubscribeOptions> = {
   drainMs: milliseconds(),
   prefetch: integer(1),
   maxInFlight: count(1),
-  maxCrashes: count(0),
+  maxCrashes: count(1),
   flushMs: milliseconds(),
   flushEvery: count(0),
   signal: isSignal,
