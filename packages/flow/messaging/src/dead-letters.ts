@@ -94,13 +94,18 @@ export interface ReplayOutcome {
 
 /** The dead letters of one group on one topic: a log that is read without consuming, and marks. */
 export interface DeadLetters {
+  /** Reads every letter, its body too. */
   count(): Promise<number>
-  /** Of the copies that a crash may leave of one letter a page shows the first; where pages meet, each may show one, with the same `letterId`. */
+  /**
+   * Reads the marks, and the log from `after` on until the page is full: what was replayed is passed over, not found by an index. Of the copies that a crash may leave of one
+   * letter a page shows the first; where pages meet, each may show one, with the same `letterId`.
+   */
   list(options?: ListOptions): Promise<LetterPage>
+  /** Reads the log up to the letter. */
   get(letterId: string): Promise<DeadLetter | undefined>
-  /** Publishes letters to the group's private source, for this group alone, and marks each; another process may go on where one stopped. Needs `ids` or `filter`. */
+  /** Publishes letters to the group's private source, for this group alone, and marks each; another process may go on where one stopped. Needs `ids` or `filter`, reads every letter for either, and holds those it chose. */
   replay(options: ReplayOptions): Promise<readonly ReplayOutcome[]>
-  /** Ends letters, replayed ones too: their storage is freed where the broker can. Gives the ids that were there. Needs `ids` or `filter`. */
+  /** Ends letters, replayed ones too: their storage is freed where the broker can. Gives the ids that were there. Needs `ids` or `filter`, and reads every letter for either. */
   discard(which: { ids?: readonly string[]; filter?: (letter: DeadLetter) => boolean }): Promise<readonly string[]>
 }
 
