@@ -36,7 +36,10 @@ before(() => {
 after(() => rmSync(root, { recursive: true, force: true }))
 
 test('a new package takes the place of nothing, and says what it needs', () => {
-  const made = (family: string, name: string, description = 'One sentence'): (() => string) => () => newPackage(root, family, name, description)
+  const made =
+    (family: string, name: string, description = 'One sentence'): (() => string) =>
+    () =>
+      newPackage(root, family, name, description)
   assert.throws(made('guard', 'cache'), { message: 'packages/data/cache exists: choose another name' })
   assert.throws(made('toys', 'lock'), { message: 'The family must be one of flow, data, guard, edge, delivery, ops, got "toys"' })
   assert.throws(made('guard', 'Lock'), { message: 'The name must be lower-case letters and digits, got "Lock"' })
