@@ -1,3 +1,4 @@
+import { shown } from '#internal/options'
 /** - `ERR_EVENTS_INVALID`: the data are not what the schema asks for (`issues` says where), or an upcaster failed.
  * - `ERR_EVENTS_VERSION`: a version newer than the one defined here, or older than its first upcaster.
  * - `ERR_EVENTS_UNKNOWN`: no event of that name is defined and no raw handler matches it.
@@ -77,5 +78,7 @@ export function isRetryable(error: unknown): boolean {
 }
 
 export function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error)
+  if (error instanceof Error) return error.message
+  // What has no text of its own may be thrown too.
+  return typeof error === 'string' ? error : shown(error)
 }

@@ -25,10 +25,13 @@ export function guarded(hooks: ProcessorHooks): ProcessorHooks {
   const guard = <T>(hook: ((about: T) => void) | undefined): ((about: T) => void) | undefined =>
     hook &&
     ((about) => {
+      const threw = (error: unknown): void => process.emitWarning(error instanceof Error ? error : String(error), { code: 'EVENTS_HOOK' })
       try {
-        hook.call(hooks, about)
+        // A function that gives a promise fits where one that gives nothing is asked for.
+        const answer: unknown = hook.call(hooks, about)
+        if (answer instanceof Promise) answer.catch(threw)
       } catch (error) {
-        process.emitWarning(error instanceof Error ? error : String(error), { code: 'EVENTS_HOOK' })
+        threw(error)
       }
     })
   const safe = {

@@ -73,9 +73,46 @@ test('behind the middleware a run that asks for another, or for a dead letter, i
   await assert.rejects(failing({ id: 'n' }, { asked: 'retry' }), /by itself/)
 })
 
+test('a transaction that does not give the promise back, or never calls the function, is told: the message has not been handled', async () => {
+  const { inbox, transaction } = memoryHarness()
+  const untold = /must call fn, and give its promise back/
+  const running: Promise<unknown>[] = []
+  const forgetful = (async (fn: Parameters<typeof transaction>[0]) => void running.push(transaction(fn))) as typeof transaction
+  await assert.rejects(
+    inbox.runner(forgetful).run({ id: 'm' }, 'h', () => new Promise(setImmediate)),
+    untold,
+  )
+  await assert.rejects(
+    inbox.runner((async () => undefined) as never).run({ id: 'm' }, 'h', async () => undefined),
+    untold,
+  )
+  // What an adapter gives back is its own business.
+  const mute = (async (fn: Parameters<typeof transaction>[0]) => void (await transaction(fn))) as typeof transaction
+  assert.deepEqual(await inbox.runner(mute).run({ id: 'n' }, 'h', async () => 5), { duplicate: false, value: 5 })
+  await Promise.all(running)
+})
+
+test('messages with an empty id would all be one, and are refused', async () => {
+  const { inbox, transaction } = memoryHarness()
+  for (const given of ['', { id: '' }])
+    await assert.rejects(
+      transaction((tx) => inbox.once(tx, given, 'h', async () => undefined)),
+      { name: 'RangeError', message: /must not be empty/ },
+    )
+})
+
 describe('on PostgreSQL', () => {
   const { open, close } = schemas('pg18')
   after(close)
+
+  test('a message from before the first day of PostgreSQL is old, and nothing worse', async () => {
+    const { inbox, transaction } = await open()
+    const ancient = { id: 'm', timestamp: -8.64e15 }
+    await assert.rejects(
+      transaction((tx) => inbox.once(tx, ancient, 'h', async () => undefined)),
+      { code: 'ERR_INBOX_TOO_OLD' },
+    )
+  })
 
   test('outside of a transaction the server itself refuses', async () => {
     const { inbox, database } = await open()

@@ -2,6 +2,7 @@ import { AsyncLocalStorage } from 'node:async_hooks'
 import { type SqlClient, type Transaction, assertTransaction } from '#internal/sql'
 import { checkOptions, isFunction, isString, shown } from '#internal/options'
 import { InboxTooOldError, InboxUnstableIdError } from './errors.ts'
+import { firstTime } from './message.ts'
 import { handlerChecks, inboxChecks, isClient, signalChecks } from './options.ts'
 import { postgresInbox } from './postgres.ts'
 import type { InboxStore } from './store.ts'
@@ -126,8 +127,10 @@ export function createInbox<M extends InboxMessage = InboxMessage>(options: Inbo
     handlers: readonly string[],
     fn: (tx: Transaction, handlers: readonly string[]) => Promise<T>,
   ): Promise<Once<T>> {
-    const [id, timestamp] = typeof message === 'string' ? [message, undefined] : [identify(message), message.timestamp]
+    const [id, timestamp] =
+      typeof message === 'string' ? [message, undefined] : [identify(message), message.timestamp && Math.max(message.timestamp, firstTime)]
     isString(id, "The message's id")
+    if (id === '') throw new RangeError("The message's id must not be empty: all without one would be the same message")
     const { recorded, old } = await store.record(tx, id, handlers, timestamp, retentionMs)
     if (recorded.length === 0) return { duplicate: true }
     if (old && !allowOld) throw new InboxTooOldError(id, recorded.join(', '), retentionMs)
@@ -148,12 +151,17 @@ export function createInbox<M extends InboxMessage = InboxMessage>(options: Inbo
     fn: (tx: Transaction, handlers: readonly string[]) => Promise<T>,
   ): Promise<Once<T>> => {
     checkCall(message, handlers, fn)
-    return transaction(async (tx) => {
+    let ended: Once<T> | undefined
+    await transaction(async (tx) => {
+      ended = undefined
       assertTransaction(tx)
       const once = await attempt(tx, message, handlers, fn)
       await store.alive(tx)
-      return once
+      ended = once
     })
+    if (!ended)
+      throw new TypeError('The transaction was over before the function given to it had ended: transaction(fn) must call fn, and give its promise back')
+    return ended
   }
 
   return {

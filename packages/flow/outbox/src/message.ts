@@ -26,7 +26,7 @@ const headerName = /^[a-z0-9_.-]{1,128}$/
 const badHeaderValue = /[\r\n\0]|^\s|\s$/
 
 /** PostgreSQL's first day, 4714-11-24 BC; its last lies beyond JavaScript's. */
-const firstTime = -210_866_803_200_000
+export const firstTime = -210_866_803_200_000
 
 /** Checks and completes a message: what no broker would take must fail here, in the caller's hands, and not later in the relay. */
 export function toRow(

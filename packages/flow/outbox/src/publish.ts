@@ -1,4 +1,5 @@
 import type { Clock } from '#internal/clock'
+import { shown } from '#internal/options'
 import { PublishTimeoutError } from './errors.ts'
 import type { Row } from './store.ts'
 
@@ -54,7 +55,11 @@ export async function send(publisher: RelayPublisher, rows: readonly Row[], { cl
   }
   const { signal } = deadline
   const work = publisher.publishBatch ? inOneBatch(publisher.publishBatch.bind(publisher), rows, settle, signal) : oneByOne(publisher, rows, settle, signal)
-  await Promise.race([work, timeout])
+  // Whatever else goes wrong while publishing is no fault of the database.
+  const failed = work.catch((error: unknown) => {
+    for (const i of rows.keys()) if (results[i]!.status === 'untried') settle(i, { status: 'unknown', error: asError(error) })
+  })
+  await Promise.race([failed, timeout])
   answered.abort()
   return results
 }
@@ -65,15 +70,13 @@ async function inOneBatch(
   settle: (i: number, result: SendResult) => void,
   signal: AbortSignal,
 ): Promise<void> {
-  let results: readonly PublishResult[]
-  try {
-    results = await publishBatch(rows.map(toMessage), { signal })
-  } catch (error) {
-    for (const i of rows.keys()) settle(i, { status: 'unknown', error: asError(error) })
-    return
-  }
+  const results: unknown = await publishBatch(rows.map(toMessage), { signal })
+  if (!Array.isArray(results)) throw new TypeError(`The publisher's publishBatch must give an array of results, got ${shown(results)}`)
   for (const i of rows.keys())
-    settle(i, results[i] ?? { status: 'unknown', error: new Error(`The publisher gave no result for message ${i} of ${rows.length}`) })
+    settle(
+      i,
+      (results[i] as PublishResult | undefined) ?? { status: 'unknown', error: new Error(`The publisher gave no result for message ${i} of ${rows.length}`) },
+    )
 }
 
 /** Lanes side by side, each in sequence until its first failure. */

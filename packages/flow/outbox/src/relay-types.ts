@@ -70,6 +70,8 @@ export interface RelayStats {
   parked: number
   /** Partitions held now. */
   partitions: number
+  /** Why broker or database is down; absent while neither is. */
+  error: unknown
 }
 
 /** Moves committed messages to the publisher from `start` to `close`; closing twice is fine. */

@@ -230,6 +230,24 @@ describe('poison', () => {
     assert.deepEqual(tried.slice(3), ['b1', 'b2'])
   })
 
+  test('a publisher that gives no array is at fault, not the database, and stats say why; a hook that rejects is a warning', async (t) => {
+    const warned = new Promise<Error>((resolve) => process.once('warning', resolve))
+    const publisher = { publishBatch: async () => undefined as never }
+    const errors: [unknown, string][] = []
+    const onError = async (...error: [unknown, string]): Promise<void> => {
+      errors.push(error)
+      throw new Error('no log')
+    }
+    // oxlint-disable-next-line typescript/no-misused-promises -- what users' code may do
+    const { clock, add, moving } = await setup(t, publisher, { hooks: { onError } })
+    await add(message('k', '1'))
+    await clock.advance(1_000)
+    const text = "The publisher's publishBatch must give an array of results, got undefined"
+    assert.deepEqual(new Set(errors.map(([error, where]) => `${where}: ${(error as Error).message}`)), new Set([`publish: ${text}`]))
+    const { state, error } = moving.stats()
+    assert.deepEqual([state, (error as Error).message, (await warned).message], ['broker-down', text, 'Hook onError threw: Error: no log'])
+  })
+
   test('a publisher that answers for too few, or throws no Error, has stored nothing for certain', async (t) => {
     let call = 0
     const publishBatch = async (messages: readonly unknown[]): Promise<{ status: 'stored' }[]> => {

@@ -52,6 +52,7 @@ export function relay(options: RelayOptions): Relay {
   let done: Row[] = []
   let blocked: ReadonlySet<string> = new Set()
   let state: RelayStats['state'] = 'new'
+  let trouble: unknown
   let published = 0
   let failed = 0
   let parked = 0
@@ -84,10 +85,14 @@ export function relay(options: RelayOptions): Relay {
   let closing: Promise<void> | undefined
 
   function tell<K extends keyof RelayHooks>(hook: K, ...args: Parameters<NonNullable<RelayHooks[K]>>): void {
+    if (hook === 'onError') trouble = args[0]
+    // Watching must not stop the work.
+    const threw = (error: unknown): void => process.emitWarning(`Hook ${hook} threw: ${String(error)}`, 'OutboxWarning')
     try {
-      ;(hooks[hook] as ((...a: unknown[]) => void) | undefined)?.(...args)
-    } catch {
-      // Watching must not stop the work.
+      const answer: unknown = (hooks[hook] as ((...a: unknown[]) => unknown) | undefined)?.(...args)
+      if (answer instanceof Promise) answer.catch(threw)
+    } catch (error) {
+      threw(error)
     }
   }
 
@@ -357,6 +362,7 @@ export function relay(options: RelayOptions): Relay {
         failed,
         parked,
         partitions: leases.held().length,
+        error: state.endsWith('-down') ? trouble : undefined,
       }
     },
     counts: () => outbox.counts(db),
