@@ -25,7 +25,7 @@ const db = await openDatabase('pg18')
 const pool = db.pool!
 const inbox = createInbox()
 await pool.query(inbox.schema())
-const runner = inbox.runner((fn) => transaction(pool, fn))
+const runner = inbox.runner((fn) => transaction(pool, fn), { commitChecked: true })
 for (let delivery = 1; delivery <= 2; delivery++) console.log(await runner.run({ id: 'm1' }, 'welcome', async () => 'sent'))
 const hiding = transaction(pool, (tx) => tx.query('SELECT 1 / 0').catch(() => 'hidden'))
 await hiding.catch((error: Error) => console.log(error.message))

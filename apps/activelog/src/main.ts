@@ -96,7 +96,9 @@ export async function startActivelog(
       : undefined
     if (relay) await opened(relay).start()
 
-    const working = has('worker') ? activityWorker({ subscriber: broker, inbox: inbox.runner(background.transaction), projections, logger }) : undefined
+    const working = has('worker')
+      ? activityWorker({ subscriber: broker, inbox: inbox.runner(background.transaction, { commitChecked: true }), projections, logger })
+      : undefined
     if (working) {
       await opened(working.worker).start()
       opened(startHousekeeping({ db: background, inbox, tenants, logger }))

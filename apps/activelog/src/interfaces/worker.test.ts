@@ -43,7 +43,7 @@ async function world(
   const logger = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }
   const { processor } = activityWorker({
     subscriber: { subscribe: () => Promise.reject(new Error('not here')) },
-    inbox: inbox.runner(db.transaction),
+    inbox: inbox.runner(db.transaction, { commitChecked: true }),
     projections: writer,
     logger,
   })

@@ -92,8 +92,10 @@ export function createAdministration(
     createTopic: async (topic, options = {}) => {
       check(topic)
       checkOptions('createTopic', options, topicChecks)
-      const { partitions: n = partitions, groups = [], retention } = options
+      const { groups = [], retention } = options
       groups.forEach(checkGroup)
+      // Who does not say how many takes what is there.
+      const n = options.partitions ?? (await driver.admin.topics(topic))[0]?.spec.partitions ?? partitions
       await driver.admin.createTopic(topic, { partitions: n, keep: false, maxAgeMs: retention?.maxAgeMs })
       topology.forget(topic)
       for (const group of groups) await driver.admin.createGroup(topic, group, startOf(undefined))

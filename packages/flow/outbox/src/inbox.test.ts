@@ -152,6 +152,13 @@ describe('on PostgreSQL', () => {
     await assert.rejects(run({ id: 'm' }, 'h', hiding), aborted)
     await assert.rejects(runTogether({ id: 'm' }, ['h'], hiding), aborted)
     await assert.rejects(inbox.middleware(careless, { handler: 'h' })((_, ctx) => hiding(ctx.tx))({ id: 'm' }, {}), aborted)
+    // Who looks at what COMMIT answers needs no statement to find out before it.
+    const texts: string[] = []
+    const careful = inbox.runner((fn) => database.transaction((tx) => fn({ query: (text, values) => (texts.push(text), tx.query(text, values)) })), {
+      commitChecked: true,
+    })
+    await assert.rejects(careful.run({ id: 'm' }, 'h', hiding), /COMMIT was a ROLLBACK/)
+    assert.equal(texts.at(-1), 'SELECT 1 / 0')
     await database.transaction(async (tx) => {
       await assert.rejects(
         inbox.once(tx, 'm', 'h', () => hiding(tx)),

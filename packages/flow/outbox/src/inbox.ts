@@ -3,7 +3,7 @@ import { type SqlClient, type Transaction, assertTransaction } from '#internal/s
 import { checkOptions, isFunction, isString, shown } from '#internal/options'
 import { InboxTooOldError, InboxUnstableIdError } from './errors.ts'
 import { firstTime } from './message.ts'
-import { handlerChecks, inboxChecks, isClient, signalChecks } from './options.ts'
+import { handlerChecks, inboxChecks, isClient, runnerChecks, signalChecks } from './options.ts'
 import { postgresInbox } from './postgres.ts'
 import type { InboxStore } from './store.ts'
 
@@ -40,6 +40,15 @@ export type Once<T> = { duplicate: false; value: T } | { duplicate: true }
 /** Runs a function in a transaction that commits when it resolves and rolls back when it throws. Rejects when it cannot commit. */
 export type RunTransaction = <T>(fn: (tx: Transaction) => Promise<T>) => Promise<T>
 
+/** What the adapter does. */
+export interface RunnerOptions {
+  /**
+   * It looks at what COMMIT answers, and rejects when that is ROLLBACK, as that of `examples/outbox-pg.ts` does. Then no statement is spent to find out before it, which is a
+   * round trip a run. @default false
+   */
+  commitChecked?: boolean
+}
+
 /**
  * The inbox with a transaction of its own for each run: what an event processor takes as its inbox. When `fn` hides that a statement failed, PostgreSQL would answer COMMIT with
  * ROLLBACK, as a result and not as an error: the run rejects with the server's 25P02 instead.
@@ -62,7 +71,7 @@ export interface Inbox<M extends InboxMessage = InboxMessage> {
    */
   once<T>(tx: Transaction, message: M | string, handler: string, fn: (tx: Transaction) => Promise<T>): Promise<Once<T>>
   /** `once` in a transaction of its own. */
-  runner(transaction: RunTransaction): InboxRunner<M>
+  runner(transaction: RunTransaction, options?: RunnerOptions): InboxRunner<M>
   /**
    * Handlers behind it run once a message, in a transaction of their own, which it sets as `ctx.tx`. A duplicate is not handed on. A run that throws is undone, and so is
    * one whose context then says in `asked` that another run ('retry') or a dead letter ('deadLetter') is to follow, as that of `@core-backend/messaging` does.
@@ -149,6 +158,7 @@ export function createInbox<M extends InboxMessage = InboxMessage>(options: Inbo
     message: M,
     handlers: readonly string[],
     fn: (tx: Transaction, handlers: readonly string[]) => Promise<T>,
+    commitChecked = false,
   ): Promise<Once<T>> => {
     checkCall(message, handlers, fn)
     let ended: Once<T> | undefined
@@ -156,7 +166,7 @@ export function createInbox<M extends InboxMessage = InboxMessage>(options: Inbo
       ended = undefined
       assertTransaction(tx)
       const once = await attempt(tx, message, handlers, fn)
-      await store.alive(tx)
+      if (!commitChecked) await store.alive(tx)
       ended = once
     })
     if (!ended)
@@ -166,11 +176,13 @@ export function createInbox<M extends InboxMessage = InboxMessage>(options: Inbo
 
   return {
     once,
-    runner: (transaction) => {
+    runner: (transaction, options = {}) => {
       isFunction(transaction, 'runner: transaction')
+      checkOptions('runner', options, runnerChecks)
+      const { commitChecked } = options
       return {
-        run: (message, handler, fn) => alone(transaction, message, [handler], fn),
-        runTogether: (message, handlers, fn) => alone(transaction, message, handlers, fn),
+        run: (message, handler, fn) => alone(transaction, message, [handler], fn, commitChecked),
+        runTogether: (message, handlers, fn) => alone(transaction, message, handlers, fn, commitChecked),
       }
     },
     middleware: (transaction, options) => {

@@ -1,7 +1,7 @@
 export type { SqlClient, Transaction } from '#internal/sql'
 export type { Clock } from '#internal/clock'
 export { InboxTooOldError, InboxUnstableIdError, OutboxSchemaError, PublishTimeoutError, StatementTimeoutError } from './errors.ts'
-export { createInbox, type Inbox, type InboxMessage, type InboxOptions, type InboxRunner, type Once, type RunTransaction } from './inbox.ts'
+export { createInbox, type Inbox, type InboxMessage, type InboxOptions, type InboxRunner, type Once, type RunnerOptions, type RunTransaction } from './inbox.ts'
 export { memoryStore, type MemoryStore } from './memory.ts'
 export type { OutboxMessage } from './message.ts'
 export { createOutbox, type AddOptions, type Outbox, type OutboxOptions, type Parked, type TransactionPublisher } from './outbox.ts'

@@ -100,6 +100,7 @@ const rows: Record<string, readonly Refusal[]> = {
     [once('m', 'h'), 'TypeError: fn must be a function, got undefined'],
     [once({}, 'h', work), "TypeError: The message's id must be a string, got undefined"],
     [bare(inbox.runner), 'TypeError: runner: transaction must be a function, got undefined'],
+    [() => inbox.runner(memory.transaction, any({ checked: true })), 'TypeError: runner: checked is not an option; there are commitChecked'],
     [() => inbox.runner(memory.transaction).run(any(undefined), 'h', work), 'TypeError: The message must be an object with id, or its id, got undefined'],
     [() => inbox.middleware(memory.transaction, any(undefined)), 'TypeError: middleware: options must be an object with handler, got undefined'],
     [() => inbox.middleware(memory.transaction, any({ name: 'h' })), 'TypeError: middleware: name is not an option; there are handler'],

@@ -17,7 +17,7 @@ import {
   oneOf,
   shown,
 } from '#internal/options'
-import type { InboxOptions } from './inbox.ts'
+import type { InboxOptions, RunnerOptions } from './inbox.ts'
 import type { AddOptions, OutboxOptions } from './outbox.ts'
 import type { RelayHooks, RelayOptions } from './relay-types.ts'
 
@@ -97,6 +97,8 @@ export const inboxChecks: Checks<InboxOptions> = {
   messageId: isFunction,
   store: having('alive', 'nested', 'record', 'sweep'),
 }
+
+export const runnerChecks: Checks<RunnerOptions> = { commitChecked: isBoolean }
 
 export const handlerChecks: Checks<{ handler: unknown }> = { handler: isString }
 
