@@ -1,3 +1,5 @@
+import { watched } from '#internal/callbacks'
+
 /** Whose run is spoken of. */
 export interface HandlerRun {
   /** The event's name and id. */
@@ -24,16 +26,11 @@ export interface ProcessorHooks {
 export function guarded(hooks: ProcessorHooks): ProcessorHooks {
   const guard = <T>(hook: ((about: T) => void) | undefined): ((about: T) => void) | undefined =>
     hook &&
-    ((about) => {
-      const threw = (error: unknown): void => process.emitWarning(error instanceof Error ? error : String(error), { code: 'EVENTS_HOOK' })
-      try {
-        // A function that gives a promise fits where one that gives nothing is asked for.
-        const answer: unknown = hook.call(hooks, about)
-        if (answer instanceof Promise) answer.catch(threw)
-      } catch (error) {
-        threw(error)
-      }
-    })
+    ((about) =>
+      watched(
+        () => hook.call(hooks, about),
+        (error) => process.emitWarning(error instanceof Error ? error : String(error), { code: 'EVENTS_HOOK' }),
+      ))
   const safe = {
     onProcessed: guard(hooks.onProcessed),
     onRetry: guard(hooks.onRetry),

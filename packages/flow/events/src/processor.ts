@@ -1,4 +1,5 @@
 import { fullJitter } from '#internal/backoff'
+import { saysNo } from '#internal/callbacks'
 import { type Clock, systemClock } from '#internal/clock'
 import { checkOptions, isString, shown } from '#internal/options'
 import { uuidv7 } from '#internal/uuid'
@@ -317,14 +318,7 @@ function handlerOf(given: Given, raw: boolean, options: HandlerOptions, shared: 
   }
   const handle = typeof given === 'function' ? given : given.handle.bind(given)
   const delayMs = (failures: number): number => fullJitter(failures, { initialMs, maxMs, multiplier })
-  /** A predicate that throws has not said no. */
-  const refused = (error: unknown): boolean => {
-    try {
-      return options.retry?.isRetryable?.(error) === false
-    } catch {
-      return false
-    }
-  }
+  const refused = (error: unknown): boolean => saysNo(() => options.retry?.isRetryable?.(error))
   return { ...shared, name, raw, handle, maxAttempts, delayMs, refused, timeoutMs, policy, meter: createMeter() }
 }
 

@@ -1,3 +1,4 @@
+import { watched } from '#internal/callbacks'
 import type { PublishResult } from './driver.ts'
 import type { Message } from './message.ts'
 
@@ -19,14 +20,10 @@ export interface Hooks {
 export function tell<K extends keyof Hooks>(hooks: Hooks, name: K, event: Parameters<NonNullable<Hooks[K]>>[0]): void {
   const hook = hooks[name] as ((e: typeof event) => void) | undefined
   if (!hook) return
-  const threw = (error: unknown): void => warn(`Hook ${name}`, error)
-  try {
-    // A function that gives a promise fits where one that gives nothing is asked for.
-    const answer: unknown = hook.call(hooks, event)
-    if (answer instanceof Promise) answer.catch(threw)
-  } catch (error) {
-    threw(error)
-  }
+  watched(
+    () => hook.call(hooks, event),
+    (error) => warn(`Hook ${name}`, error),
+  )
 }
 
 const warn = (who: string, error: unknown): void => process.emitWarning(`${who} threw: ${String(error)}`, 'MessagingWarning')

@@ -1,4 +1,5 @@
 import { fullJitter } from '#internal/backoff'
+import { saysNo } from '#internal/callbacks'
 import { isRetryable } from './errors.ts'
 
 /** What happens to a message whose handler failed; the same on every broker. */
@@ -29,16 +30,8 @@ export type RetryPolicy = (error: unknown, failures: number, delayMs: number | u
 
 export function retryPolicy(options: RetryOptions, { leaveOrder, random }: { leaveOrder: boolean; random: () => number }): RetryPolicy {
   const { maxAttempts = 3, initialDelayMs: initialMs = 1_000, maxDelayMs: maxMs = 30_000, multiplier = 2, inlineAttempts = 1 } = options
-  /** A predicate that throws has not said no. */
-  const refused = (error: unknown): boolean => {
-    try {
-      return options.isRetryable?.(error) === false
-    } catch {
-      return false
-    }
-  }
   return (error, failures, asked) => {
-    if (failures >= maxAttempts || !isRetryable(error) || refused(error)) return { kind: 'dead' }
+    if (failures >= maxAttempts || !isRetryable(error) || saysNo(() => options.isRetryable?.(error))) return { kind: 'dead' }
     const delayMs = asked ?? fullJitter(failures, { initialMs, maxMs, multiplier }, random)
     return { kind: leaveOrder && failures >= inlineAttempts ? 'redeliver' : 'wait', delayMs }
   }

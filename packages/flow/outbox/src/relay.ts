@@ -1,6 +1,7 @@
 import { hostname } from 'node:os'
 import { deferred, orAborted } from '#internal/abort'
 import { fullJitter, type Backoff } from '#internal/backoff'
+import { watched } from '#internal/callbacks'
 import { systemClock } from '#internal/clock'
 import { checkOptions } from '#internal/options'
 import { uuidv7 } from '#internal/uuid'
@@ -87,13 +88,10 @@ export function relay(options: RelayOptions): Relay {
   function tell<K extends keyof RelayHooks>(hook: K, ...args: Parameters<NonNullable<RelayHooks[K]>>): void {
     if (hook === 'onError') trouble = args[0]
     // Watching must not stop the work.
-    const threw = (error: unknown): void => process.emitWarning(`Hook ${hook} threw: ${String(error)}`, 'OutboxWarning')
-    try {
-      const answer: unknown = (hooks[hook] as ((...a: unknown[]) => unknown) | undefined)?.(...args)
-      if (answer instanceof Promise) answer.catch(threw)
-    } catch (error) {
-      threw(error)
-    }
+    watched(
+      () => (hooks[hook] as ((...a: unknown[]) => unknown) | undefined)?.(...args),
+      (error) => process.emitWarning(`Hook ${hook} threw: ${String(error)}`, 'OutboxWarning'),
+    )
   }
 
   function pruneRate(now: number): void {
