@@ -58,3 +58,16 @@ test('a schema name is checked and quoted, and so are the other options', async 
   assert.equal(result!.status, 'stored')
   await driver.close()
 })
+
+test('no function that forbids plans lets them be compiled: before PostgreSQL 18, what is forbidden counts as immensely costly', async () => {
+  const name = freshSchema()
+  await sql(schema({ schema: name }))
+  const { rows } = await db.client.query(
+    `SELECT proname AS name, 'jit=off' = ANY (proconfig) AS plain FROM pg_catalog.pg_proc WHERE pronamespace = $1::regnamespace AND 'enable_seqscan=off' = ANY (proconfig) ORDER BY 1`,
+    [name],
+  )
+  assert.deepEqual(
+    rows,
+    ['fetch', 'maintain', 'read'].map((name) => ({ name, plain: true })),
+  )
+})
