@@ -6,7 +6,7 @@ import { type Running, type Service, start, tenants } from './world.ts'
 const connections = 64
 const warmUpMs = 3_000
 const postMs = 10_000
-/** Between two looks at the statistics. */
+/** Between two looks at the statistics: at least this, and so long that looking takes a tenth of the time at most. It must not make a service that is behind slower still. */
 const lookMs = 5
 /** A service that is that far behind has shown what it can do; its lags count as they are then. */
 const patienceMs = 30_000
@@ -63,13 +63,14 @@ export async function lag(service: Service, { perSecond = 500, seconds = 20 }: {
     let lastAnswer = Infinity
     const watch = async (): Promise<void> => {
       while (lastAnswer === Infinity || (answered.size > 0 && performance.now() < lastAnswer + patienceMs)) {
+        const asked = performance.now()
         const seen = await counted(running.db, [...answered.keys()])
         const now = performance.now()
         for (const id of seen) {
           lags.push(now - answered.get(id)!)
           answered.delete(id)
         }
-        await sleep(lookMs)
+        await sleep(Math.max(lookMs, 9 * (now - asked)))
       }
     }
     const watching = watch()

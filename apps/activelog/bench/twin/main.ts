@@ -27,6 +27,7 @@ const listeners = new Set<{ tenant: string; send: (id: string, name: string, act
 const working = await worker(background, fatal)
 const watching = broadcast(
   background,
+  () => listeners.size > 0,
   ({ tenant, id, name, activity }) => {
     for (const listener of listeners) if (listener.tenant === tenant) listener.send(id, name, activity)
   },

@@ -126,10 +126,15 @@ export async function worker(db: Database, onError: (error: unknown) => void): P
   return reading
 }
 
-/** Hands every event to those who watch `/events`. */
-export function broadcast(db: Database, onEvent: (event: Event) => void, onError: (error: unknown) => void): Loop {
-  let at = '0'
+/** Hands every event to those who watch `/events`; reads none while nobody does. */
+export function broadcast(db: Database, watched: () => boolean, onEvent: (event: Event) => void, onError: (error: unknown) => void): Loop {
+  let at: string | undefined
   return loop(async () => {
+    if (!watched()) {
+      at = undefined
+      return false
+    }
+    at ??= ((await db.query('SELECT coalesce(max(seq), 0) AS seq FROM activelog.log')).rows[0] as { seq: string }).seq
     const messages = await read(db, at)
     for (const message of messages) onEvent(eventOf(message).event)
     at = messages.at(-1)?.seq ?? at

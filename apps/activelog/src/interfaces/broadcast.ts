@@ -4,7 +4,7 @@ import type { Logger } from '../application/ports.ts'
 import { registry, topic } from '../domain/events.ts'
 import type { Live } from './http/live.ts'
 
-/** Tells those who watch in this process of every event. Waits for a broker that is away: requests are served without it. */
+/** Tells those who watch in this process of every event, and reads none while nobody does. Waits for a broker that is away: requests are served without it. */
 export function broadcast(subscriber: MessageSubscriber, live: Live, logger: Logger): { close(): Promise<void> } {
   const stopping = new AbortController()
   const { signal } = stopping
@@ -24,11 +24,20 @@ export function broadcast(subscriber: MessageSubscriber, live: Live, logger: Log
     return undefined
   }
 
-  const subscribed = subscribe()
+  const run = async (): Promise<void> => {
+    while (!signal.aborted) {
+      await live.audience(true, signal)
+      const subscription = await subscribe()
+      await live.audience(false, signal)
+      await subscription?.close().catch((error: unknown) => logger.warn({ err: error }, 'The subscription of live events did not end well'))
+    }
+  }
+
+  const running = run()
   return {
     async close() {
       stopping.abort()
-      await (await subscribed)?.close()
+      await running
     },
   }
 }

@@ -209,3 +209,32 @@ test('a quiet stream shows signs of life', async () => {
     await waitUntil(() => text().includes(': still here\n\n'))
   })
 })
+
+test('who feeds the streams is told when somebody listens, and when nobody does any more', async () => {
+  const live = createLive({ log: memoryLog(), pollMs: never })
+  const told: string[] = []
+  const stopping = new AbortController()
+  const feeding = (async () => {
+    for (;;) {
+      await live.audience(true, stopping.signal)
+      if (stopping.signal.aborted) return told.push('stopped')
+      told.push('present')
+      await live.audience(false, stopping.signal)
+      told.push('gone')
+    }
+  })()
+  await using(live, async () => {
+    const first = read(await live.open('acme', undefined))
+    const second = read(await live.open('acme', undefined))
+    await waitUntil(() => told.length > 0)
+    await first.cancel()
+    await setImmediate()
+    assert.deepEqual(told, ['present'])
+    await second.cancel()
+    await waitUntil(() => told.length > 1)
+    assert.deepEqual(told, ['present', 'gone'])
+    stopping.abort()
+    await feeding
+    assert.deepEqual(told, ['present', 'gone', 'stopped'])
+  })
+})

@@ -1,3 +1,4 @@
+import { EventEmitter, once } from 'node:events'
 import type { EventLog, LoggedEvent, Position } from '../../application/ports.ts'
 
 export interface LiveOptions {
@@ -15,6 +16,8 @@ export interface Live {
   /** A stream that begins now, or after the event that its client saw last: each event once, in the order of the log, as fast as it is read. */
   open(tenant: string, lastEventId: string | undefined): Promise<ReadableStream<Uint8Array>>
   readonly listeners: number
+  /** Resolves once somebody listens, or nobody does, or `signal` aborts. */
+  audience(present: boolean, signal: AbortSignal): Promise<void>
   /** Ends every stream; clients that come back bring the id of the last event that they saw. */
   close(): void
 }
@@ -35,6 +38,7 @@ export function createLive({ log, heartbeatMs = 15_000, pollMs = 1_000 }: LiveOp
   const listeners = new Set<Listener>()
   /** Looks that are under way: listeners that are equally far share one. */
   const looks = new Map<string, Promise<readonly LoggedEvent[]>>()
+  const comings = new EventEmitter()
   let closed = false
   const heart = setInterval(() => listeners.forEach((listener) => listener.beat()), heartbeatMs).unref()
 
@@ -78,6 +82,7 @@ export function createLive({ log, heartbeatMs = 15_000, pollMs = 1_000 }: LiveOp
       const leave = (): void => {
         over = true
         listeners.delete(listener)
+        comings.emit('change')
         endWait()
       }
       return new ReadableStream<Uint8Array>(
@@ -99,6 +104,7 @@ export function createLive({ log, heartbeatMs = 15_000, pollMs = 1_000 }: LiveOp
             }
             if (closed) return controller.close()
             listeners.add(listener)
+            comings.emit('change')
             controller.enqueue(utf8.encode('retry: 1000\n\n'))
           },
           // Called when the reader wants more: a slow one is behind, and costs no memory.
@@ -124,6 +130,10 @@ export function createLive({ log, heartbeatMs = 15_000, pollMs = 1_000 }: LiveOp
 
     get listeners() {
       return listeners.size
+    },
+
+    async audience(present, signal) {
+      while (listeners.size > 0 !== present && !signal.aborted) await once(comings, 'change', { signal }).catch(() => {})
     },
 
     close() {
