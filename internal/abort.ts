@@ -9,6 +9,9 @@ export function orAborted<T>(promise: Promise<T>, signal: AbortSignal | undefine
   })
 }
 
+/** Why a wait of one's own ends when it is no longer needed. Made once: with none given, `abort()` makes an error each time, which costs more than a timer. */
+export const enough: Error = new Error('No longer waited for')
+
 /** A promise and its two ends. */
 export interface Deferred<T> {
   readonly promise: Promise<T>

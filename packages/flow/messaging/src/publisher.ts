@@ -1,4 +1,4 @@
-import { type Deferred, deferred } from '#internal/abort'
+import { type Deferred, deferred, enough } from '#internal/abort'
 import { Fifo } from '#internal/fifo'
 import { checkOptions, shown } from '#internal/options'
 import type { BrokerDriver, OutgoingMessage, PublishResult } from './driver.ts'
@@ -103,7 +103,7 @@ export function createPublisher(driver: BrokerDriver, options: PublisherOptions)
     queue.push(entry)
     schedule()
     if (!sweeping) void sweep()
-    else if (entry.deadline < sweeping.until) sweeping.nudge.abort()
+    else if (entry.deadline < sweeping.until) sweeping.nudge.abort(enough)
     return entry
   }
 

@@ -1,3 +1,4 @@
+import { enough } from '#internal/abort'
 import type { Clock } from '#internal/clock'
 import type { Consumption } from './driver.ts'
 import { errorText, MessagingError } from './errors.ts'
@@ -117,7 +118,7 @@ export function createRunner(options: RunnerOptions, events: RunnerEvents): Runn
     const leave = await options.suspects.enter()
     const over = new AbortController()
     clock.sleep(suspicionMs, { signal: over.signal, background: true }).then(leave, leave)
-    return () => over.abort()
+    return () => over.abort(enough)
   }
 
   const given = (job: Job, leave: () => void): undefined => {
@@ -156,7 +157,7 @@ export function createRunner(options: RunnerOptions, events: RunnerEvents): Runn
 
   const abort = (job: Job, reason: MessagingError): void => {
     if (!job.running || job.stuck || job.concluding) return
-    job.timer?.abort()
+    job.timer?.abort(enough)
     job.abort(reason)
     const grace = (job.timer = new AbortController())
     clock.sleep(options.abortGraceMs, { signal: grace.signal, background: true }).then(
@@ -188,7 +189,7 @@ export function createRunner(options: RunnerOptions, events: RunnerEvents): Runn
 
   const decide = (job: Job, failure: { error: unknown; final?: boolean } | undefined): void => {
     if (job.timer) {
-      job.timer.abort()
+      job.timer.abort(enough)
       job.timer = undefined
     }
     if (job.stuck) {

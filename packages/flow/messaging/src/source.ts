@@ -1,4 +1,4 @@
-import { type Deferred, deferred } from '#internal/abort'
+import { type Deferred, deferred, enough } from '#internal/abort'
 import type { Clock } from '#internal/clock'
 import type { BrokerDriver, Consumption, Delivery, Ownership } from './driver.ts'
 import { MessagingError } from './errors.ts'
@@ -96,7 +96,7 @@ export async function openSource(driver: BrokerDriver, options: SourceOptions): 
       // Who owns nothing asks too, to hear when there is nothing to be had any more.
       if (wantsOf().size > 0 || owned.size === 0) idle.resolve()
     } else if (asked && (changed || asked.wants.size < owned.size)) {
-      for (const partition of wantsOf().keys()) if (!asked.wants.has(partition)) return asked.end.abort()
+      for (const partition of wantsOf().keys()) if (!asked.wants.has(partition)) return asked.end.abort(enough)
     }
   }
 
@@ -290,7 +290,7 @@ export async function openSource(driver: BrokerDriver, options: SourceOptions): 
       if (one.revoking && one.running === 0) void handOver(one)
     },
     interrupt: () => {
-      asked?.end.abort()
+      asked?.end.abort(enough)
       idle?.resolve()
     },
     dropWaiting: () => {

@@ -1,3 +1,4 @@
+import { enough } from '#internal/abort'
 import type { Clock } from '#internal/clock'
 import { StatementTimeoutError } from './errors.ts'
 
@@ -11,6 +12,6 @@ export async function answered<T>(call: Promise<T>, clock: Clock, timeoutMs = 30
   try {
     return await Promise.race([call, timeout])
   } finally {
-    settled.abort()
+    settled.abort(enough)
   }
 }

@@ -1,3 +1,4 @@
+import { enough } from '#internal/abort'
 import type { Clock } from '#internal/clock'
 import { shown } from '#internal/options'
 import { PublishTimeoutError } from './errors.ts'
@@ -60,7 +61,7 @@ export async function send(publisher: RelayPublisher, rows: readonly Row[], { cl
     for (const i of rows.keys()) if (results[i]!.status === 'untried') settle(i, { status: 'unknown', error: asError(error) })
   })
   await Promise.race([failed, timeout])
-  answered.abort()
+  answered.abort(enough)
   return results
 }
 

@@ -1,5 +1,5 @@
 import { hostname } from 'node:os'
-import { deferred, orAborted } from '#internal/abort'
+import { deferred, enough, orAborted } from '#internal/abort'
 import { fullJitter, type Backoff } from '#internal/backoff'
 import { watched } from '#internal/callbacks'
 import { systemClock } from '#internal/clock'
@@ -119,7 +119,7 @@ export function relay(options: RelayOptions): Relay {
       const over = new AbortController()
       waking = deferred()
       await Promise.race([waking.promise, clock.sleep(pollMs, { signal: AbortSignal.any([over.signal, stopping.signal]) }).catch(() => undefined)])
-      over.abort()
+      over.abort(enough)
     }
     woken = false
   }

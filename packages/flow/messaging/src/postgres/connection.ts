@@ -1,4 +1,4 @@
-import { orAborted } from '#internal/abort'
+import { enough, orAborted } from '#internal/abort'
 import type { Clock } from '#internal/clock'
 import type { SqlClient } from '#internal/sql'
 import { errorText, MessagingError } from '../errors.ts'
@@ -25,9 +25,6 @@ export interface Connection {
   run<Row>(text: string, values: unknown[], options?: { signal?: AbortSignal | undefined }): Promise<readonly Row[]>
 }
 
-/** Made once: an error costs more than a timer. */
-const answered = new Error('answered')
-
 export function createConnection(client: SqlClient, { clock, statementMs, setup }: ConnectionOptions): Connection {
   let ready: Promise<void> | undefined
   let isReady = false
@@ -45,7 +42,7 @@ export function createConnection(client: SqlClient, { clock, statementMs, setup 
     } catch (error) {
       throw signal?.aborted && error === signal.reason ? error : describe(error)
     } finally {
-      timer.abort(answered)
+      timer.abort(enough)
     }
   }
 

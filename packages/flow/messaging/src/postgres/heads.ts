@@ -1,4 +1,4 @@
-import { deferred } from '#internal/abort'
+import { deferred, enough } from '#internal/abort'
 import type { Clock } from '#internal/clock'
 import { closedError, MessagingError } from '../errors.ts'
 import type { Connection } from './connection.ts'
@@ -110,7 +110,7 @@ export function createHeads({ connection, sql, clock, pollMs, idlePollMs, listen
 
   /** Somebody waits now, or something is due earlier: sleep less. */
   const replan = (): void => {
-    if (sleep && nextPoll() < sleep.until) sleep.nudge.abort()
+    if (sleep && nextPoll() < sleep.until) sleep.nudge.abort(enough)
   }
 
   const loop = async (): Promise<void> => {
@@ -187,7 +187,7 @@ export function createHeads({ connection, sql, clock, pollMs, idlePollMs, listen
             known.delete(pid)
           }
         }
-        if (watched.size === 0) sleep?.nudge.abort()
+        if (watched.size === 0) sleep?.nudge.abort(enough)
       }
     },
     busy: () => {
@@ -201,11 +201,11 @@ export function createHeads({ connection, sql, clock, pollMs, idlePollMs, listen
       woken = true
       if (!sleep) return
       sleep.until = 0
-      sleep.nudge.abort()
+      sleep.nudge.abort(enough)
     },
     close: () => {
       closed = true
-      sleep?.nudge.abort()
+      sleep?.nudge.abort(enough)
       for (const waiter of waiters) waiter.reject(closedError('The postgres driver'))
     },
   }
