@@ -147,8 +147,11 @@ export const outboxContract: readonly ContractCase[] = [
     await h.outbox.parked(h.db).release([row!.id])
     equal((await queue.restore(h.db, old, false)).moved, 0, 'restored under the stale lease')
     equal((await queue.restore(h.db, taken, false)).moved, 1, 'restored under the lease')
-    await leases.release(h.db, 'b', [], true)
-    equal((await leases.renew(h.db, 'c', 40)).free.length, view.partitions, 'free after leaving')
+    await leases.release(h.db, 'b', taken, true)
+    const again = await leases.claim(h.db, 'b', 10_000, view.free)
+    equal(again.length, view.partitions, 'free after leaving')
+    await leases.release(h.db, 'b', taken, true)
+    equal((await leases.renew(h.db, 'c', 40)).free, [], 'given back by a release that came late')
   }),
 
   define('a poison row is parked with its reason and blocks its key alone; released, the key goes on in order', async (h, { start, until }) => {

@@ -57,8 +57,8 @@ export function createLeases(store: LeaseStore, db: SqlClient, relay: string, le
         const gained = mine.filter((lease) => !leases.has(lease.partition))
         for (const lease of gained) leases.set(lease.partition, { ...lease, until: viewUntil })
         const share = Math.ceil(partitions / relays)
-        const surplus = [...leases.keys()].slice(share)
-        for (const partition of surplus) leases.delete(partition)
+        const surplus = [...leases.values()].slice(share)
+        for (const { partition } of surplus) leases.delete(partition)
         if (surplus.length > 0) await answered(store.release(db, relay, surplus, false), clock, leaseMs)
         const wanted = free.slice(0, Math.max(0, share - leases.size))
         if (wanted.length > 0) {
@@ -74,7 +74,9 @@ export function createLeases(store: LeaseStore, db: SqlClient, relay: string, le
       inTurn(async () => {
         leases.clear()
         view = undefined
-        await answered(store.release(db, relay, [], true), clock, leaseMs)
+        // By their epochs, also of those that are ours without our knowing: a release that comes late gives up nothing that was taken since.
+        const { mine } = await answered(store.renew(db, relay, leaseMs), clock, leaseMs)
+        await answered(store.release(db, relay, mine, true), clock, leaseMs)
       }),
   }
 }

@@ -199,16 +199,19 @@ function leaseStore(names: ReturnType<typeof outboxNames>): LeaseStore {
       return (rows as { partition: number; epoch: string }[]).map((row) => ({ partition: row.partition, epoch: Number(row.epoch) }))
     },
 
-    async release(db, relay, partitions, leaving) {
+    async release(db, relay, leases, leaving) {
       await ask(
         db,
-        `WITH left_over AS (DELETE FROM ${names.relays} WHERE $3::boolean AND relay = $1)
-         UPDATE ${names.leases} SET owner = NULL, expires_at = '-infinity' WHERE owner = $1 AND ($3::boolean OR partition = ANY($2::smallint[]))`,
-        [relay, partitions, leaving],
+        `WITH left_over AS (DELETE FROM ${names.relays} WHERE $4::boolean AND relay = $1)
+         UPDATE ${names.leases} l SET owner = NULL, expires_at = '-infinity' FROM unnest($2::smallint[], $3::bigint[]) AS h(partition, epoch)
+         WHERE l.owner = $1 AND l.partition = h.partition AND l.epoch = h.epoch`,
+        [relay, ...leaseParams(leases), leaving],
       )
     },
   }
 }
+
+const leaseParams = (leases: readonly Lease[]): unknown[] => [leases.map((l) => l.partition), leases.map((l) => l.epoch)]
 
 function queueStore(names: ReturnType<typeof outboxNames>): QueueStore {
   const ask = asker('outbox', names.label)
@@ -216,7 +219,6 @@ function queueStore(names: ReturnType<typeof outboxNames>): QueueStore {
   const held = `lease AS MATERIALIZED (
     SELECT l.partition FROM ${names.leases} l JOIN unnest($1::smallint[], $2::bigint[]) AS held(partition, epoch) USING (partition, epoch) FOR UPDATE OF l
   )`
-  const leaseParams = (leases: readonly Lease[]): unknown[] => [leases.map((l) => l.partition), leases.map((l) => l.epoch)]
 
   return {
     async next(db, { done, from, except, limit, limitBytes }) {

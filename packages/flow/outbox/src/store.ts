@@ -98,8 +98,8 @@ export interface LeaseStore {
   renew(db: SqlClient, relay: string, leaseMs: number): Promise<LeaseView>
   /** Takes those of `partitions` that are still free, each under a higher epoch. */
   claim(db: SqlClient, relay: string, leaseMs: number, partitions: readonly number[]): Promise<readonly Lease[]>
-  /** Gives partitions back at once; with `leaving` all of them, and the relay is no longer counted. */
-  release(db: SqlClient, relay: string, partitions: readonly number[], leaving: boolean): Promise<void>
+  /** Gives leases back at once, those that were taken since excepted; with `leaving` the relay is no longer counted. */
+  release(db: SqlClient, relay: string, leases: readonly Lease[], leaving: boolean): Promise<void>
 }
 
 /** What to delete, and what to read then. */
