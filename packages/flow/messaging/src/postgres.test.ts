@@ -374,6 +374,33 @@ test('the server refuses reading, starting and settling by an owner whose lease 
   await driver.close()
 })
 
+test('a settlement that reaches the server after the next one takes nothing back', async () => {
+  const name = freshSchema()
+  let late: (() => Promise<unknown>) | undefined
+  const driver = postgresDriver({
+    schema: name,
+    client: tampered(db.client, /^SELECT \S+\.settle\(/, (send) => {
+      if (late) return send()
+      late = send
+      return Promise.reject(lostAnswer())
+    }),
+  })
+  await driver.admin.createTopic('orders', one)
+  await driver.admin.createGroup('orders', 'g', 'earliest')
+  await driver.publish(series('orders', 6), { signal: never })
+  const first = await member(driver, 'orders', 'g')
+  const taken = await first.take(6)
+  const settle = (above: readonly Delivery[]): Promise<unknown> =>
+    first.consumption.settle([{ partition: 0, epoch: taken[0]!.epoch, watermark: undefined, above, settled: [] }])
+  await assert.rejects(settle(taken.slice(1, 3)), { code: 'ERR_MESSAGING_CONNECTION' })
+  assert.deepEqual(await settle(taken.slice(1, 5)), ['settled'])
+  await late!()
+  await first.leave()
+  const second = await member(driver, 'orders', 'g')
+  assert.deepEqual(ids(await second.take(2)), ['0', '5'])
+  await driver.close()
+})
+
 test('a fetch that is given up loses nothing: the next one hands it over', async () => {
   const name = freshSchema()
   const gate = deferred()

@@ -174,8 +174,7 @@ export function memoryStore(options: { clock?: Clock; partitions?: number } = {}
       },
       async release(_, relay, given, leaving) {
         if (leaving) relays.delete(relay)
-        for (const lease of leases)
-          if (lease.owner === relay && holds(given, lease.partition)) Object.assign(lease, { owner: '', until: -Infinity })
+        for (const lease of leases) if (lease.owner === relay && holds(given, lease.partition)) Object.assign(lease, { owner: '', until: -Infinity })
       },
     },
 

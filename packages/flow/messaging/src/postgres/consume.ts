@@ -84,6 +84,8 @@ export async function joinGroup(
   const unwatch = heads.watch(topic.pids)
   const who = [String(group.id), member]
   const over = new AbortController()
+  /** Numbers them: a settlement that was given up, and reaches the server after a later one, must take nothing back. */
+  let settlements = 0
 
   const store = groupLeases({
     connection,
@@ -147,9 +149,10 @@ export async function joinGroup(
     },
 
     settle: async (progress) => {
+      const number = ++settlements
       const rows = progress.map((one) => {
         const reading = readings.get(one.partition)
-        return progressRow(one, topic.pids[one.partition]!, reading?.epoch === one.epoch ? reading.inherited : undefined)
+        return progressRow(one, topic.pids[one.partition]!, number, reading?.epoch === one.epoch ? reading.inherited : undefined)
       })
       const [row] = await connection.run<{ answer: string | null }>(sql.settle, [...who, JSON.stringify(rows)])
       touched()
@@ -176,17 +179,18 @@ export async function joinGroup(
 interface ProgressRow {
   pid: number
   epoch: number
+  number: number
   watermark: number | null
   above: string | null
   above_from: number | null
 }
 
 /** The engine tells what this owner did; what earlier ones had done beyond the watermark counts on, and progress passes it. */
-function progressRow({ epoch, watermark, above }: Progress, pid: number, inherited: Set<number> | undefined): ProgressRow {
+function progressRow({ epoch, watermark, above }: Progress, pid: number, number: number, inherited: Set<number> | undefined): ProgressRow {
   const settled = new Set(above.map((delivery) => Number(delivery.position)))
   let next = watermark ? Number(watermark.position) + 1 : null
   // Left as it is: if this settlement fails, the next one needs it again.
   for (const offset of inherited ?? []) if (next === null || offset >= next) settled.add(offset)
   if (next !== null) while (settled.delete(next)) next++
-  return { pid, epoch, watermark: next, ...toBitmap(settled) }
+  return { pid, epoch, number, watermark: next, ...toBitmap(settled) }
 }

@@ -144,23 +144,25 @@ BEGIN
 END
 $read$;
 
--- progress: pid, epoch, watermark (or NULL), above and above_from (or NULL). Gives the partitions that were settled: those whose lease is still the member's.
+-- progress: pid, epoch, number, watermark (or NULL), above and above_from (or NULL). Gives the partitions that were settled: those whose lease is still the member's. What comes
+-- after a later one of this owner, which had all of it and more, is left out.
 CREATE FUNCTION ${s}.settle(of_group integer, of_member text, progress json) RETURNS integer[] ${generic} AS $settle$
 #variable_conflict use_column
 DECLARE
   settled integer[];
 BEGIN
   WITH given AS MATERIALIZED (
-    SELECT * FROM json_to_recordset(progress) AS p(pid integer, epoch bigint, watermark bigint, above bytea, above_from bigint)),
+    SELECT * FROM json_to_recordset(progress) AS p(pid integer, epoch bigint, number bigint, watermark bigint, above bytea, above_from bigint)),
   locked AS MATERIALIZED (
     SELECT c.pid, c.epoch FROM ${s}.cursors c JOIN given g ON g.pid = c.pid AND g.epoch = c.epoch
     WHERE c.group_id = of_group AND c.owner = of_member AND c.expires_at > clock_timestamp() ORDER BY c.pid FOR NO KEY UPDATE OF c),
   moved AS (
-    UPDATE ${s}.cursors c SET watermark = greatest(c.watermark, g.watermark), above = g.above, above_from = g.above_from FROM given g JOIN locked l ON l.pid = g.pid AND l.epoch = g.epoch
-    WHERE c.group_id = of_group AND c.pid = g.pid RETURNING c.pid, c.watermark),
+    UPDATE ${s}.cursors c SET watermark = greatest(c.watermark, g.watermark), above = g.above, above_from = g.above_from, settlement = g.number
+    FROM given g JOIN locked l ON l.pid = g.pid AND l.epoch = g.epoch
+    WHERE c.group_id = of_group AND c.pid = g.pid AND c.settlement < g.number RETURNING c.pid, c.watermark),
   started AS (
     DELETE FROM ${s}.starts t USING moved m WHERE t.group_id = of_group AND t.pid = m.pid AND t."offset" < m.watermark)
-  SELECT array_agg(pid) INTO settled FROM moved;
+  SELECT array_agg(pid) INTO settled FROM locked;
   RETURN settled;
 END
 $settle$;`

@@ -70,12 +70,14 @@ CREATE TABLE ${s}.groups (
   UNIQUE (topic_id, name)
 );
 -- watermark: the first offset not settled. above: what is settled beyond it, a bit an offset, the first one's being above_from. owner and epoch: the lease.
+-- settlement: the number of the owner's last one that is in here.
 CREATE TABLE ${s}.cursors (
   group_id integer REFERENCES ${s}.groups ON DELETE CASCADE,
   pid integer REFERENCES ${s}.partitions ON DELETE CASCADE,
   watermark bigint NOT NULL,
   above bytea,
   above_from bigint,
+  settlement bigint NOT NULL DEFAULT 0,
   epoch bigint NOT NULL DEFAULT 0,
   owner text,
   expires_at timestamptz NOT NULL DEFAULT '-infinity',

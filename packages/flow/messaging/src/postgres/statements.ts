@@ -49,7 +49,7 @@ SELECT b.g, b.m,
 FROM beats b`,
 
     claim: `WITH claimed AS (
-  UPDATE ${s}.cursors c SET owner = $2::text, epoch = c.epoch + 1, expires_at = clock_timestamp() + $4::text::float8 * interval '1 ms'
+  UPDATE ${s}.cursors c SET owner = $2::text, epoch = c.epoch + 1, settlement = 0, expires_at = clock_timestamp() + $4::text::float8 * interval '1 ms'
   WHERE c.group_id = $1::text::int AND c.pid = $3::text::int AND (c.owner IS NULL OR c.expires_at <= clock_timestamp() OR c.owner = $2::text) RETURNING c.*),
 -- After the cursor: what reads under the old epoch notes nothing any more.
 noted AS (
