@@ -2,7 +2,7 @@ import { PGlite } from '@electric-sql/pglite'
 import { createInbox, createOutbox, type PublishedMessage, relay } from '@core-backend/outbox'
 
 // #region readme
-const db = await PGlite.create() // or a pg.Pool
+const db = await PGlite.create()
 const outbox = createOutbox()
 const inbox = createInbox()
 await db.exec('CREATE TABLE account (id text PRIMARY KEY, balance integer); CREATE TABLE mail (account text, text text)')

@@ -4,7 +4,7 @@ import { test } from 'node:test'
 import { createEventProcessor, createWorker, defineEvent, eventPublisher, type MessagePublisher, type MessageSubscriber } from '@core-backend/events'
 import { spyPublisher } from '@core-backend/events/testing'
 import { type Broker, createBroker, type HandlerContext, memoryDriver, type Message, type Middleware } from '@core-backend/messaging'
-import { createInbox, createOutbox, memoryStore, relay, type RelayPublisher } from '@core-backend/outbox'
+import { createInbox, createOutbox, memoryStore, poolTransaction, relay, type RelayPublisher } from '@core-backend/outbox'
 import { PGlite } from '@electric-sql/pglite'
 import pg from 'pg'
 import { z } from 'zod'
@@ -18,6 +18,7 @@ test('what one package gives is what the other takes, by shape', () => {
     eventPublisher(broker),
     eventPublisher(createOutbox().publisher(client)),
     createEventProcessor({ inbox: createInbox().runner((fn) => lite.transaction((tx) => fn(tx))) }),
+    createEventProcessor({ inbox: createInbox().runner(poolTransaction(pool)) }),
     relay({ db: pool, outbox: createOutbox(), publisher: broker }),
     relay({ db: lite, outbox: createOutbox(), publisher: broker }),
     createInbox().middleware((fn) => lite.transaction((tx) => fn(tx)), { handler: 'h' }) satisfies Middleware,
@@ -67,6 +68,37 @@ test('a change, its event, the relay, the broker and a handler whose effect happ
   await moving.close()
   await worker.stop()
   await broker.close()
+  await db.close()
+})
+
+test('an event whose handler undoes a part of what it did takes nothing from the other handlers: they run apart', async () => {
+  const db = await PGlite.create()
+  const inbox = createInbox()
+  await db.exec('CREATE TABLE done (handler text)')
+  await db.query(inbox.schema())
+  const WalkEnded = defineEvent('walk.ended', { version: 1, schema: z.object({ id: z.string() }), topic: 'walks', aggregateId: (walk) => walk.id })
+  const reasons: unknown[] = []
+  const processor = createEventProcessor({
+    inbox: inbox.runner((fn) => db.transaction((tx) => fn(tx))),
+    sharedTransaction: true,
+    hooks: { onSeparated: ({ error }) => void reasons.push((error as Error).message) },
+  })
+    .on(
+      WalkEnded,
+      async (_, { tx }) => {
+        const optional = inbox.once(tx, 'optional', 'a', async () => {
+          await tx.query("INSERT INTO done VALUES ('a, undone')")
+          throw new Error('optional')
+        })
+        await optional.catch(() => undefined)
+        await tx.query("INSERT INTO done VALUES ('a')")
+      },
+      { name: 'a' },
+    )
+    .on(WalkEnded, async (_, { tx }) => void (await tx.query("INSERT INTO done VALUES ('b')")), { name: 'b' })
+  await processor.processEvent(WalkEnded({ id: 'w1' }))
+  assert.deepEqual((await db.query('SELECT handler FROM done ORDER BY 1')).rows, [{ handler: 'a' }, { handler: 'b' }])
+  assert.deepEqual(reasons, ['once would take effect for all handlers that share the transaction: it is for handlers in a transaction of their own'])
   await db.close()
 })
 

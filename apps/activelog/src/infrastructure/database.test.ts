@@ -49,6 +49,27 @@ test('statements of a turn leave in one write, BEGIN among them, and each gets i
   assert.deepEqual((await db.query('SELECT 1 AS n')).rows, [{ n: 1 }])
 })
 
+test('a statement that comes after the end of its transaction is refused: it would run in the next one on that connection', async (t) => {
+  const test = await openTestDatabase('pg18')
+  const db = openDatabase(test.url!, { name: 'test' })
+  t.after(async () => {
+    await db.close()
+    await test.close()
+  })
+  for (const failing of [true, false]) {
+    let late: Promise<unknown> | undefined
+    const ended = Promise.withResolvers<void>()
+    const running = db.transaction(async (tx) => {
+      late = ended.promise.then(() => tx.query('SELECT 1'))
+      late.catch(() => {})
+      if (failing) throw new Error('mine')
+    })
+    await (failing ? assert.rejects(running, /mine/) : running)
+    ended.resolve()
+    await assert.rejects(late!, { name: 'TypeError', message: /is an await missing/ })
+  }
+})
+
 test('a connection that goes silent fails what waits for it, and the server gives its locks free', async (t) => {
   const test = await openTestDatabase('pg18')
   const proxy = await tcpProxy(Number(new URL(test.url!).port))

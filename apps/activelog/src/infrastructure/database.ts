@@ -64,21 +64,25 @@ export function openDatabase(url: string, { name, max = 16, silenceMs = 30_000, 
 async function transaction<T>(pool: Pool, watch: NonNullable<DatabaseOptions['watch']>, fn: (tx: Transaction) => Promise<T>): Promise<T> {
   const client = await watch(pool.connect())
   let broken: Error | undefined
+  let over = false
   try {
     sendTogether(client)
     const begun = watch(client.query('BEGIN'))
     begun.catch(() => {}) // awaited below, after the first statements went out behind it
     const result = await fn({
-      query: (text, values) => {
+      query: async (text, values) => {
+        if (over) throw new TypeError('The transaction is over, and a statement came after its end: is an await missing?')
         sendTogether(client)
         return watch(client.query(prepared(text, values)))
       },
     })
+    over = true
     await begun
     const { command } = await watch(client.query('COMMIT'))
     if (command !== 'COMMIT') throw new Error(`A statement of the transaction failed, so COMMIT was a ${command}`)
     return result
   } catch (error) {
+    over = true
     await client.query('ROLLBACK').catch((failure: Error) => (broken = failure))
     throw error
   } finally {

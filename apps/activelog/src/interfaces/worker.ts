@@ -31,6 +31,7 @@ export function activityWorker<Tx>({ subscriber, inbox, projections, logger, con
     hooks: {
       onRetry: ({ error, ...run }) => logger.warn({ err: error, ...run }, 'A handler failed and will run again'),
       onFailed: ({ error, ...run }) => logger.error({ err: error, ...run }, 'A handler failed for good'),
+      onSeparated: ({ error, ...event }) => logger.info({ err: error, ...event }, 'The handlers of an event run apart'),
       onDeadLetter: ({ error, ...letter }) => logger.error({ err: error, ...letter }, 'An event became a dead letter'),
       onProcessed: (run) => logger.debug(run, 'Handled'),
     },

@@ -17,6 +17,8 @@ export interface ProcessorHooks {
   onRetry?(run: HandlerRun & { error: unknown; delayMs: number }): void
   /** For good. */
   onFailed?(run: HandlerRun & { error: unknown }): void
+  /** A shared transaction failed for this reason, so each of the event's handlers runs in its own. */
+  onSeparated?(event: { event: string; id: string; error: unknown }): void
   /** An event without a handler. */
   onSkipped?(event: { event: string; id: string; known: boolean }): void
   onDeadLetter?(letter: { event: string; id: string; error: Error }): void
@@ -35,6 +37,7 @@ export function guarded(hooks: ProcessorHooks): ProcessorHooks {
     onProcessed: guard(hooks.onProcessed),
     onRetry: guard(hooks.onRetry),
     onFailed: guard(hooks.onFailed),
+    onSeparated: guard(hooks.onSeparated),
     onSkipped: guard(hooks.onSkipped),
     onDeadLetter: guard(hooks.onDeadLetter),
   }

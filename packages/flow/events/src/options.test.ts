@@ -73,7 +73,7 @@ const rows: Record<string, readonly Refusal[]> = {
     [() => createEventProcessor({ abortGraceMs: -1 }), 'RangeError: createEventProcessor: abortGraceMs must be a number from 0 to 2147483647, got -1'],
     [
       () => createEventProcessor(any({ hooks: { onError: handler } })),
-      'TypeError: createEventProcessor: hooks.onError is not an option; there are onProcessed, onRetry, onFailed, onSkipped, onDeadLetter',
+      'TypeError: createEventProcessor: hooks.onError is not an option; there are onProcessed, onRetry, onFailed, onSeparated, onSkipped, onDeadLetter',
     ],
     [
       () => createEventProcessor(any({ registry: { names: [] } })),

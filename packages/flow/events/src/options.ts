@@ -69,7 +69,14 @@ const retry: Checks<RetryOptions> = {
   isRetryable: isFunction,
 }
 
-const hooks: Checks<ProcessorHooks> = { onProcessed: isFunction, onRetry: isFunction, onFailed: isFunction, onSkipped: isFunction, onDeadLetter: isFunction }
+const hooks: Checks<ProcessorHooks> = {
+  onProcessed: isFunction,
+  onRetry: isFunction,
+  onFailed: isFunction,
+  onSeparated: isFunction,
+  onSkipped: isFunction,
+  onDeadLetter: isFunction,
+}
 
 const correlation: Checks<Correlation> = { tenantId: anything, correlationId: anything, causationId: anything, traceparent: anything, tracestate: anything }
 

@@ -85,7 +85,7 @@ export interface ProcessorOptions<Tx> {
   inbox?: Inbox<Tx>
   /**
    * Runs an event's handlers in one transaction of the inbox: one commit instead of one each. When it fails, all are undone and begin anew, each in its own; the first run counts for
-   * none of them. For handlers whose effects are all in `ctx.tx`. An event with a handler that has a `timeoutMs` or a `policy` is handled as without it. @default false
+   * none of them. For handlers whose effects are all in `ctx.tx`, without savepoints (with the inbox of `@core-backend/outbox` those that make one run in their own). An event with a handler that has a `timeoutMs` or a `policy` is handled as without it. @default false
    */
   sharedTransaction?: boolean
   /** The event's name in messages that are no CloudEvents, such as `(message) => message.headers['event_type']`. */
@@ -180,10 +180,11 @@ export function createEventProcessor<Tx = undefined>(options: ProcessorOptions<T
     let ran: readonly string[]
     try {
       ran = await runTogether(inbox as Required<Inbox<unknown>>, handlers, delivery)
-    } catch {
+    } catch (error) {
       for (const { meter } of handlers) meter.inFlight--
       delivery.signal?.throwIfAborted()
       separated++
+      hooks.onSeparated?.({ event: delivery.name, id: delivery.id, error })
       return run(plan, handlers, delivery, before)
     }
     for (const handler of handlers) succeed(handler, delivery, 1, startedAt, !ran.includes(handler.name))

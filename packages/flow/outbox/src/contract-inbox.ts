@@ -38,6 +38,17 @@ export const inboxCases: readonly ContractCase[] = [
     equal((await h.outbox.counts(h.db)).pending, 2, 'effects')
   }),
 
+  define('handlers that share a transaction take nothing back of each other: a call of once is refused, though its error is hidden', async (h) => {
+    const { runTogether } = h.inbox.runner(h.transaction)
+    const run = runTogether({ id: 'm', timestamp: Date.now() }, ['a', 'b'], async (tx) => {
+      await h.outbox.add(tx, message('effect', 'b'))
+      await h.inbox.once(tx, 'n', 'within', async () => undefined).catch(() => undefined)
+    })
+    equal(await run.catch((error: Error) => error.name), 'TypeError', 'the run')
+    equal((await h.outbox.counts(h.db)).pending, 0, 'effects')
+    equal(await h.transaction((tx) => h.inbox.once(tx, 'm', 'a', async () => 'ran')), { duplicate: false, value: 'ran' }, 'records')
+  }),
+
   define('a handler that throws leaves neither effect nor record, and its transaction can go on', async (h) => {
     const failing = async (): Promise<never> => Promise.reject(new Error('handler'))
     await h.transaction(async (tx) => {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { after, describe, test } from 'node:test'
 import { memoryHarness, message, schemas } from './harness.test.ts'
-import { createInbox, memoryStore, type Transaction } from './index.ts'
+import { createInbox, memoryStore, poolTransaction, type Transaction } from './index.ts'
 
 test('a message without a stable id is refused unless the inbox is told what identifies it', async () => {
   const memory = memoryStore()
@@ -152,13 +152,6 @@ describe('on PostgreSQL', () => {
     await assert.rejects(run({ id: 'm' }, 'h', hiding), aborted)
     await assert.rejects(runTogether({ id: 'm' }, ['h'], hiding), aborted)
     await assert.rejects(inbox.middleware(careless, { handler: 'h' })((_, ctx) => hiding(ctx.tx))({ id: 'm' }, {}), aborted)
-    // Who looks at what COMMIT answers needs no statement to find out before it.
-    const texts: string[] = []
-    const careful = inbox.runner((fn) => database.transaction((tx) => fn({ query: (text, values) => (texts.push(text), tx.query(text, values)) })), {
-      commitChecked: true,
-    })
-    await assert.rejects(careful.run({ id: 'm' }, 'h', hiding), /COMMIT was a ROLLBACK/)
-    assert.equal(texts.at(-1), 'SELECT 1 / 0')
     await database.transaction(async (tx) => {
       await assert.rejects(
         inbox.once(tx, 'm', 'h', () => hiding(tx)),
@@ -168,6 +161,65 @@ describe('on PostgreSQL', () => {
     })
     assert.equal((await outbox.counts(db)).pending, 1)
     assert.equal((await run({ id: 'm' }, 'h', async () => 0)).duplicate, false)
+  })
+
+  test('poolTransaction: a COMMIT that was a ROLLBACK is an error, for which the runner asks nobody; what comes after the end is refused', async () => {
+    const { inbox, outbox, database, db, schema } = await open()
+    const texts: string[] = []
+    const pool = {
+      connect: async () => {
+        const client = await database.pool!.connect()
+        return {
+          query: (text: string, values?: unknown[]) => (texts.push(text), client.query(text, values)),
+          release: (broken?: Error) => client.release(broken),
+        }
+      },
+    }
+    const { run } = inbox.runner(poolTransaction(pool))
+    const hidden = run({ id: 'm' }, 'h', async (tx) => {
+      await outbox.add(tx, message('k', 'effect'))
+      await tx.query('SELECT 1 / 0').catch(() => undefined)
+    })
+    await assert.rejects(hidden, /COMMIT was a ROLLBACK/)
+    assert.deepEqual(texts.slice(-3), ['SELECT 1 / 0', 'COMMIT', 'ROLLBACK'])
+    await db.query(`CREATE TABLE ${schema}.effect (n integer)`)
+    for (const failing of [true, false]) {
+      let late: Promise<unknown> | undefined
+      const running = run({ id: 'm' }, 'h', async (tx) => {
+        late = new Promise(setImmediate)
+          .then(() => new Promise((resolve) => setTimeout(resolve, 50)))
+          .then(() => tx.query(`INSERT INTO ${schema}.effect VALUES (1)`))
+        late.catch(() => undefined)
+        if (failing) throw new Error('handler')
+      })
+      await (failing ? assert.rejects(running, /handler/) : running)
+      await assert.rejects(late!, /after its end: is an await missing/)
+    }
+    assert.deepEqual((await db.query(`SELECT n FROM ${schema}.effect`)).rows, [])
+    assert.throws(() => poolTransaction({} as never), { name: 'TypeError', message: /poolTransaction: pool must be an object with connect/ })
+    const single = poolTransaction({ connect: async () => undefined as never }) // As a pg.Client does.
+    await assert.rejects(
+      single(async () => assert.fail()),
+      { name: 'TypeError', message: /a pg.Pool, not a pg.Client/ },
+    )
+  })
+
+  test('handlers that share a transaction cannot roll back to a savepoint, which would undo what the others did', async () => {
+    const { inbox, database, db, schema } = await open()
+    await db.query(`CREATE TABLE ${schema}.effect (handler text)`)
+    const { runTogether } = inbox.runner(poolTransaction(database.pool!))
+    for (const [text, told] of [
+      ['SAVEPOINT mine', /SAVEPOINT would take effect for all handlers/],
+      ['  rollback to savepoint mine', /ROLLBACK would/],
+      ['COMMIT', /COMMIT would/],
+    ] as const) {
+      const run = runTogether({ id: 'm' }, ['a', 'b'], async (tx) => {
+        await tx.query(`INSERT INTO ${schema}.effect VALUES ('b')`)
+        await tx.query(text).catch(() => undefined)
+      })
+      await assert.rejects(run, { name: 'TypeError', message: told })
+    }
+    assert.deepEqual((await db.query(`SELECT handler FROM ${schema}.effect`)).rows, [])
   })
 
   test('every message delivered three times, by eight at once: each effect once', async () => {

@@ -4,7 +4,9 @@ import { checkOptions, isFunction, isString, shown } from '#internal/options'
 import { InboxTooOldError, InboxUnstableIdError } from './errors.ts'
 import { firstTime } from './message.ts'
 import { handlerChecks, inboxChecks, isClient, runnerChecks, signalChecks } from './options.ts'
-import { postgresInbox } from './postgres.ts'
+import { checksCommit } from './pool.ts'
+import { postgresInbox } from './postgres-inbox.ts'
+import { assertAlone, sideBySide } from './side-by-side.ts'
 import type { InboxStore } from './store.ts'
 
 /** What the inbox needs to know of a message. */
@@ -43,8 +45,8 @@ export type RunTransaction = <T>(fn: (tx: Transaction) => Promise<T>) => Promise
 /** What the adapter does. */
 export interface RunnerOptions {
   /**
-   * It looks at what COMMIT answers, and rejects when that is ROLLBACK, as that of `examples/outbox-pg.ts` does. Then no statement is spent to find out before it, which is a
-   * round trip a run. @default false
+   * It looks at what COMMIT answers, and rejects when that is ROLLBACK. Then no statement is spent to find out before it, which is a round trip a run.
+   * @default true for what `poolTransaction` made, else false
    */
   commitChecked?: boolean
 }
@@ -55,7 +57,10 @@ export interface RunnerOptions {
  */
 export interface InboxRunner<M extends InboxMessage = InboxMessage> {
   run<T>(message: M, handler: string, fn: (tx: Transaction) => Promise<T>): Promise<Once<T>>
-  /** Several handlers in one transaction: `fn` gets the names of those that have not handled the message, and is not called when all have. */
+  /**
+   * Several handlers in one transaction: `fn` gets the names of those that have not handled the message, and is not called when all have. They may use `tx` side by side, so it takes
+   * no savepoints, nor calls of `once`: the run rejects, though `fn` hides the error.
+   */
   runTogether<T>(message: M, handlers: readonly string[], fn: (tx: Transaction, handlers: readonly string[]) => Promise<T>): Promise<Once<T>>
 }
 
@@ -148,6 +153,7 @@ export function createInbox<M extends InboxMessage = InboxMessage>(options: Inbo
 
   async function once<T>(tx: Transaction, message: M | string, handler: string, fn: (tx: Transaction) => Promise<T>): Promise<Once<T>> {
     assertTransaction(tx)
+    assertAlone(tx, 'once')
     checkCall(message, [handler], fn)
     return inTurn(tx, () => store.nested(tx, () => attempt(tx, message, [handler], fn)))
   }
@@ -179,10 +185,20 @@ export function createInbox<M extends InboxMessage = InboxMessage>(options: Inbo
     runner: (transaction, options = {}) => {
       isFunction(transaction, 'runner: transaction')
       checkOptions('runner', options, runnerChecks)
-      const { commitChecked } = options
+      const { commitChecked = checksCommit(transaction) } = options
       return {
         run: (message, handler, fn) => alone(transaction, message, [handler], fn, commitChecked),
-        runTogether: (message, handlers, fn) => alone(transaction, message, handlers, fn, commitChecked),
+        runTogether: (message, handlers, fn) => {
+          isFunction(fn, 'fn')
+          const shared = async (tx: Transaction, names: readonly string[]): ReturnType<typeof fn> => {
+            const { view, refusal } = sideBySide(tx)
+            const value = await fn(view, names)
+            const refused = refusal()
+            if (refused) throw refused
+            return value
+          }
+          return alone(transaction, message, handlers, shared, commitChecked)
+        },
       }
     },
     middleware: (transaction, options) => {
@@ -190,12 +206,13 @@ export function createInbox<M extends InboxMessage = InboxMessage>(options: Inbo
       checkOptions('middleware', options, handlerChecks, ['handler'])
       return (next) => async (message, ctx) => {
         let unhandled = false
-        const run = alone(transaction, message, [options.handler], async (tx) => {
+        const fn = async (tx: Transaction): Promise<void> => {
           await next(message, Object.assign(ctx, { tx }))
           const { asked } = ctx as { asked?: unknown }
           unhandled = asked === 'retry' || asked === 'deadLetter'
           if (unhandled) throw new Error(`The handler asked for ${String(asked)}: what it did is undone`)
-        })
+        }
+        const run = alone(transaction, message, [options.handler], fn, checksCommit(transaction))
         await run.catch((error: unknown) => {
           if (!unhandled) throw error
         })

@@ -5,6 +5,7 @@ export { createInbox, type Inbox, type InboxMessage, type InboxOptions, type Inb
 export { memoryStore, type MemoryStore } from './memory.ts'
 export type { OutboxMessage } from './message.ts'
 export { createOutbox, type AddOptions, type Outbox, type OutboxOptions, type Parked, type TransactionPublisher } from './outbox.ts'
+export { poolTransaction, type ClientPool, type PoolClient } from './pool.ts'
 export type { PublishedMessage, PublishResult, RelayPublisher } from './publish.ts'
 export { relay } from './relay.ts'
 export type { Alarm, Relay, RelayHooks, RelayOptions, RelayStats } from './relay-types.ts'

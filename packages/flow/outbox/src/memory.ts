@@ -46,7 +46,7 @@ export function memoryStore(options: { clock?: Clock; partitions?: number } = {}
   const query = (text: string): Promise<never> => Promise.reject(new TypeError(`The memory store runs no SQL: ${text.slice(0, 80)}`))
 
   function pendingOf(tx: SqlClient): Pending {
-    const pending = open.get(tx)
+    const pending = open.get(tx) ?? open.get(Object.getPrototypeOf(tx) as SqlClient)
     if (!pending) throw new TypeError('Not a transaction of this store, or one that has ended')
     return pending
   }

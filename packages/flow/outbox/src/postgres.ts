@@ -1,8 +1,8 @@
 import type { SqlClient, Transaction } from '#internal/sql'
 import { OutboxSchemaError } from './errors.ts'
-import { inboxName, inboxSchema, outboxNames, outboxSchema } from './schema.ts'
+import { outboxNames, outboxSchema } from './schema.ts'
 import { restoreRows } from './store.ts'
-import type { Held, InboxStore, Lease, LeaseStore, NewRow, OutboxStore, QueueStore, Row, RowStore } from './store.ts'
+import type { Held, Lease, LeaseStore, NewRow, OutboxStore, QueueStore, Row, RowStore } from './store.ts'
 
 // Every operation is one statement, so that it is atomic on a pool, on PGlite's single connection and through pgbouncer in transaction mode.
 // int8 leaves as text: `pg` and PGlite read it differently.
@@ -10,9 +10,11 @@ import type { Held, InboxStore, Lease, LeaseStore, NewRow, OutboxStore, QueueSto
 /** Rows of one INSERT. */
 const chunk = 1_000
 
-const ms = (param: string): string => `(${param}::float8 * interval '1 millisecond')`
+/** Ms as an interval. */
+export const ms = (param: string): string => `(${param}::float8 * interval '1 millisecond')`
 const epochMs = (column: string): string => `(date_part('epoch', ${column}) * 1000)`
-const at = (param: string): string => `to_timestamp(${param}::float8 / 1000)`
+/** Ms since the epoch as a time. */
+export const at = (param: string): string => `to_timestamp(${param}::float8 / 1000)`
 /** What of a row its writer gives. */
 const given = 'message_id, topic, key, value, headers, timestamp, dedupe_id'
 const columns = `${given}, created_at`
@@ -27,7 +29,10 @@ export function postgresStore(options: { schema: string; table: string; partitio
 const missing = new Set<unknown>(['42P01', '3F000', '42703', '42883'])
 
 /** Runs a statement of ours; that its tables are not there becomes an error that says what to do. */
-function asker(what: 'outbox' | 'inbox', table: string): (db: SqlClient, ...statement: Parameters<SqlClient['query']>) => ReturnType<SqlClient['query']> {
+export function asker(
+  what: 'outbox' | 'inbox',
+  table: string,
+): (db: SqlClient, ...statement: Parameters<SqlClient['query']>) => ReturnType<SqlClient['query']> {
   return async (db, text, values) => {
     try {
       return await db.query(text, values)
@@ -353,49 +358,3 @@ function toRow(row: RawRow): Row {
 }
 
 const idsOf = ({ rows }: { rows: unknown[] }): number[] => (rows as { id: string }[]).map((row) => Number(row.id))
-
-/** An inbox on PostgreSQL 15 or later, or PGlite. */
-export function postgresInbox(options: { schema: string; table: string }): InboxStore {
-  const names = inboxName(options.schema, options.table)
-  const ask = asker('inbox', names.label)
-  return {
-    schema: () => inboxSchema(names),
-
-    alive: (tx) => tx.query('SELECT 1'),
-
-    async nested(tx, fn) {
-      await tx.query('SAVEPOINT core_backend_inbox')
-      try {
-        const result = await fn()
-        await tx.query('RELEASE SAVEPOINT core_backend_inbox') // Refused when a statement failed and fn said nothing of it.
-        return result
-      } catch (error) {
-        await tx.query('ROLLBACK TO SAVEPOINT core_backend_inbox')
-        await tx.query('RELEASE SAVEPOINT core_backend_inbox')
-        throw error
-      }
-    },
-
-    async record(tx, messageId, handlers, timestamp, retentionMs) {
-      const { rows } = await ask(
-        tx,
-        `INSERT INTO ${names.table} (message_id, handler) SELECT $1::text, unnest($2::text[]) ON CONFLICT DO NOTHING
-         RETURNING handler, coalesce(${at('$3')} < clock_timestamp() - ${ms('$4')}, false) AS old`,
-        [messageId, handlers, timestamp ?? null, retentionMs],
-      )
-      const recorded = rows as { handler: string; old: boolean }[]
-      return { recorded: recorded.map(({ handler }) => handler), old: recorded.some(({ old }) => old) }
-    },
-
-    async sweep(db, ageMs, limit) {
-      const { rows } = await ask(
-        db,
-        `WITH swept AS (
-           DELETE FROM ${names.table} WHERE ctid = ANY (ARRAY(SELECT ctid FROM ${names.table} WHERE processed_at < now() - ${ms('$1')} LIMIT $2::integer)) RETURNING 1
-         ) SELECT count(*)::text AS n FROM swept`,
-        [ageMs, limit],
-      )
-      return Number((rows[0] as { n: string }).n)
-    },
-  }
-}
