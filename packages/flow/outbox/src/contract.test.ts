@@ -65,7 +65,7 @@ const broken: Record<string, [caught: RegExp, store: Parameters<typeof memoryHar
     queue((sound) => ({
       next: async (db, options) => {
         const found = await sound.next(db, options)
-        await sound.next(db, { done: found, from: [], except: [], limit: 0, limitBytes: 1e9 })
+        await sound.next(db, { done: found, from: [], except: { lanes: [], topics: [] }, limit: 0, limitBytes: 1e9 })
         return found
       },
     })),
@@ -98,7 +98,13 @@ const broken: Record<string, [caught: RegExp, store: Parameters<typeof memoryHar
             held.filter((row) => row.state === 'parked'),
           )
           .then(async (moved) => {
-            await sound.next(db, { done: held.filter((row) => row.state === 'blocked'), from: [], except: [], limit: 0, limitBytes: 1e9 })
+            await sound.next(db, {
+              done: held.filter((row) => row.state === 'blocked'),
+              from: [],
+              except: { lanes: [], topics: [] },
+              limit: 0,
+              limitBytes: 1e9,
+            })
             return moved
           }),
     })),

@@ -121,7 +121,13 @@ export const outboxContract: readonly ContractCase[] = [
     const { leases, queue } = h.outbox.store
     const view = await leases.renew(h.db, 'dead', 40)
     const held = await leases.claim(h.db, 'dead', 40, view.free)
-    const rows = await queue.next(h.db, { done: [], from: held.map(({ partition }) => ({ partition, low: 0 })), except: [], limit: 10, limitBytes: 1e9 })
+    const rows = await queue.next(h.db, {
+      done: [],
+      from: held.map(({ partition }) => ({ partition, low: 0 })),
+      except: { lanes: [], topics: [] },
+      limit: 10,
+      limitBytes: 1e9,
+    })
     equal(rows.map(text), ['1', '2'], 'read by the relay that dies')
     await start(moving(h, broker, { leaseMs: 40 }))
     await until(() => broker.sent.length >= 2, 'the next relay')
@@ -140,7 +146,13 @@ export const outboxContract: readonly ContractCase[] = [
     let taken: readonly { partition: number; epoch: number }[] = []
     await until(async () => (taken = [...taken, ...(await leases.claim(h.db, 'b', 10_000, view.free))]).length === view.partitions, 'the lease to end')
     if (!taken.every(({ partition, epoch }) => epoch > old.find((lease) => lease.partition === partition)!.epoch)) throw new Error('An epoch did not rise')
-    const [row] = await queue.next(h.db, { done: [], from: taken.map(({ partition }) => ({ partition, low: 0 })), except: [], limit: 1, limitBytes: 1e9 })
+    const [row] = await queue.next(h.db, {
+      done: [],
+      from: taken.map(({ partition }) => ({ partition, low: 0 })),
+      except: { lanes: [], topics: [] },
+      limit: 1,
+      limitBytes: 1e9,
+    })
     const parking = [{ id: row!.id, partition: row!.partition, state: 'parked' as const, attempts: 1, error: { code: 'E', message: 'm' } }]
     equal(await queue.hold(h.db, old, parking), [], 'moved under the stale lease')
     equal(await queue.hold(h.db, taken, parking), [row!.id], 'moved under the lease')
@@ -254,8 +266,8 @@ export const outboxContract: readonly ContractCase[] = [
       ),
     )
     const { queue } = h.outbox.store
-    const look = (partitions: readonly number[], low = 0, except: readonly string[] = [], limit = 100): Promise<readonly Row[]> =>
-      queue.next(h.db, { done: [], from: partitions.map((partition) => ({ partition, low })), except, limit, limitBytes: 1e9 })
+    const look = (partitions: readonly number[], low = 0, lanes: readonly string[] = [], limit = 100): Promise<readonly Row[]> =>
+      queue.next(h.db, { done: [], from: partitions.map((partition) => ({ partition, low })), except: { lanes, topics: [] }, limit, limitBytes: 1e9 })
     const all = await look(Array.from({ length: 16 }, (_, partition) => partition))
     equal(all.length, 60, 'rows')
     const ids = (rows: readonly Row[]): number[] => rows.map((row) => row.id)
@@ -273,6 +285,10 @@ export const outboxContract: readonly ContractCase[] = [
       equal(ids(await look(partitions, all[29]!.id)), ids(mine.filter((row) => row.id > all[29]!.id)), 'above an id')
       equal(ids(await look(partitions, 0, [lane])), ids(mine.filter((row) => row.lane !== lane)), 'without a lane')
     }
+    await h.transaction((tx) => h.outbox.add(tx, { ...message('k', 'other'), topic: 'other' }))
+    const from = Array.from({ length: 16 }, (_, partition) => ({ partition, low: 0 }))
+    const others = await queue.next(h.db, { done: [], from, except: { lanes: [], topics: ['contract', 'none'] }, limit: 100, limitBytes: 1e9 })
+    equal(others.map(text), ['other'], 'without a topic')
   }),
 
   define('a look ends with the row whose body reaches the bytes asked for', async (h) => {
@@ -293,7 +309,7 @@ export const outboxContract: readonly ContractCase[] = [
       [123_001, 5],
       [1e9, 5],
     ] as const) {
-      const found = await h.outbox.store.queue.next(h.db, { done: [], from, except: [], limit: 100, limitBytes })
+      const found = await h.outbox.store.queue.next(h.db, { done: [], from, except: { lanes: [], topics: [] }, limit: 100, limitBytes })
       equal(
         found.map((row) => row.value.length),
         sizes.slice(0, rows),

@@ -3,41 +3,70 @@ import { test } from 'node:test'
 import { createFailures, type Failure } from './failures.ts'
 import type { Row } from './index.ts'
 
-const row = (id: number): Row => ({ id, lane: `lane ${id}`, partition: 0 }) as Row
-const outage: Failure = { final: false, othersStored: false, alone: false }
+const row = (id: number, topic = 't'): Row => ({ id, topic, lane: `lane ${id}`, partition: 0 }) as Row
+const together: Failure = { final: false, othersStored: false, individually: false }
+const individually: Failure = { ...together, individually: true }
 const failures = (): ReturnType<typeof createFailures> => createFailures(3, { initialMs: 100, maxMs: 1_000, multiplier: 2 }, () => 1)
+const size = 500
 
 test('an outage counts against no row, however long it lasts', () => {
-  const { failed, attempts, waiting } = failures()
-  for (let n = 0; n < 1_000; n++) assert.equal(failed(row(1), { ...outage, alone: n % 2 === 0 }, n), 'wait')
+  const { failed, attempts, excluded } = failures()
+  for (let n = 0; n < 1_000; n++) assert.equal(failed(row(1), together, n), 'wait')
+  assert.deepEqual(excluded(0, size), { lanes: [], topics: [] }, 'nothing waits but the relay itself')
+  for (let n = 0; n < 1_000; n++) assert.equal(failed(row(1), individually, n), 'wait')
   assert.equal(attempts(row(1)), 0)
-  assert.deepEqual(waiting(0), [], 'nothing waits but the relay itself')
 })
 
 test('what is final, and what failed beside others that were stored, counts, and its lane waits longer each time', () => {
-  const { failed, waiting } = failures()
-  assert.equal(failed(row(1), { ...outage, final: true }, 0), 'wait')
+  const { failed, excluded } = failures()
+  const waiting = (now: number): readonly string[] => excluded(now, size).lanes
+  assert.equal(failed(row(1), { ...together, final: true }, 0), 'wait')
   assert.deepEqual([waiting(99), waiting(100)], [['lane 1'], []])
-  assert.equal(failed(row(1), { ...outage, othersStored: true }, 100), 'wait')
+  assert.equal(failed(row(1), { ...together, othersStored: true }, 100), 'wait')
   assert.deepEqual([waiting(299), waiting(300)], [['lane 1'], []])
-  assert.equal(failed(row(1), { ...outage, othersStored: true }, 300), 'park')
+  assert.equal(failed(row(1), { ...together, othersStored: true }, 300), 'park')
 })
 
-test('a row that fails alone counts once the broker has stored others since; one that fails with others does not', () => {
+test('a row that was answered for counts once the broker has stored others since; one that failed with its batch does not', () => {
   const { failed, stored, attempts } = failures()
-  failed(row(1), { ...outage, alone: true }, 0)
-  failed(row(2), outage, 0)
+  failed(row(1), individually, 0)
+  failed(row(2), together, 0)
   stored(row(3))
-  failed(row(1), { ...outage, alone: true }, 0)
-  failed(row(2), outage, 0)
+  failed(row(1), individually, 0)
+  failed(row(2), together, 0)
   assert.deepEqual([attempts(row(1)), attempts(row(2))], [1, 0])
-  failed(row(1), { ...outage, alone: true }, 0)
+  failed(row(1), individually, 0)
   assert.equal(attempts(row(1)), 1, 'nothing was stored since')
+})
+
+test('while nothing is taken each lane has one turn, and a topic two batches before the others have theirs', () => {
+  const { failed, excluded, further, anew } = failures()
+  assert.equal(further(), false)
+  for (let id = 1; id <= 7; id++) failed(row(id, 'many'), individually, 0)
+  failed(row(8, 'few'), individually, 0)
+  assert.deepEqual(excluded(0, 4), { lanes: ['lane 1', 'lane 2', 'lane 3', 'lane 4', 'lane 5', 'lane 6', 'lane 7', 'lane 8'], topics: [] })
+  failed(row(9, 'many'), individually, 0)
+  assert.deepEqual(excluded(0, 4), { lanes: ['lane 8'], topics: ['many'] })
+  assert.equal(further(), true)
+  assert.deepEqual([excluded(0, 4).lanes.length, excluded(0, 4).topics], [9, []], 'the next of them')
+  assert.equal(further(), true)
+  assert.deepEqual([excluded(0, 4), further()], [{ lanes: [], topics: [] }, false], 'from the first one again')
+  for (let id = 1; id <= 8; id++) failed(row(id, 'many'), individually, 0)
+  anew()
+  assert.deepEqual(excluded(0, 4), { lanes: [], topics: [] })
+})
+
+test('of a topic of which thousands of lanes wait, none is looked for', () => {
+  const { failed, excluded } = failures()
+  for (let id = 1; id <= 2_000; id++) failed(row(id, 'many'), { ...together, othersStored: true }, id)
+  failed(row(0, 'few'), { ...together, othersStored: true }, 1_000)
+  assert.deepEqual(excluded(100, size), { lanes: ['lane 0'], topics: ['many'] })
+  assert.deepEqual([excluded(101, size).topics, excluded(101, size).lanes.length], [[], 2_000], 'the first may have its next turn')
 })
 
 test('a row that was stored, and one whose partition was lost, is forgotten', () => {
   const { failed, stored, attempts, forgetAllBut } = failures()
-  for (const id of [1, 2]) failed(row(id), { ...outage, final: true }, 0)
+  for (const id of [1, 2]) failed(row(id), { ...together, final: true }, 0)
   stored(row(1))
   assert.deepEqual([attempts(row(1)), attempts(row(2))], [0, 1])
   forgetAllBut([0])

@@ -184,7 +184,8 @@ export function memoryStore(options: { clock?: Clock; partitions?: number } = {}
         const gone = new Set(done.map((row) => row.id))
         rows = rows.filter((row) => !gone.has(row.id))
         const lows = new Map(from.map(({ partition, low }) => [partition, low]))
-        const found = rows.filter((row) => row.id > (lows.get(row.partition) ?? Infinity) && !except.includes(row.lane)).slice(0, limit)
+        const [lanes, topics] = [new Set(except.lanes), new Set(except.topics)]
+        const found = rows.filter((row) => row.id > (lows.get(row.partition) ?? Infinity) && !lanes.has(row.lane) && !topics.has(row.topic)).slice(0, limit)
         let bytes = 0
         const last = found.findIndex((row) => (bytes += row.value.length) >= limitBytes)
         return found

@@ -144,7 +144,7 @@ describe('on PostgreSQL', () => {
     const { schema, db } = await open()
     await assert.rejects(db.query(createOutbox({ schema, partitions: 8 }).schema()), /has 16 partitions, not 8/)
     await db.query(`CREATE TABLE ${schema}.theirs (id int)`)
-    await assert.rejects(db.query(createOutbox({ schema, table: 'theirs' }).schema()), /not a core-backend outbox of version 1/)
+    await assert.rejects(db.query(createOutbox({ schema, table: 'theirs' }).schema()), /not a core-backend outbox of version 2/)
   })
 
   test('rows copied into another database, as a restore does, are published in order, and new ones come after them', async () => {
@@ -161,7 +161,13 @@ describe('on PostgreSQL', () => {
     await to.transaction((tx) => to.outbox.add(tx, message('k', 'new')))
     const { leases, queue } = to.outbox.store
     const held = await leases.claim(to.db, 'r', 60_000, (await leases.renew(to.db, 'r', 60_000)).free)
-    const rows = await queue.next(to.db, { done: [], from: held.map(({ partition }) => ({ partition, low: 0 })), except: [], limit: 100, limitBytes: 1e9 })
+    const rows = await queue.next(to.db, {
+      done: [],
+      from: held.map(({ partition }) => ({ partition, low: 0 })),
+      except: { lanes: [], topics: [] },
+      limit: 100,
+      limitBytes: 1e9,
+    })
     assert.deepEqual(rows.map(textOf), [...Array.from({ length: 50 }, (_, n) => String(n)), 'new'])
   })
 })

@@ -234,9 +234,18 @@ function queueStore(names: ReturnType<typeof outboxNames>): QueueStore {
                 ${epochMs('coalesce(timestamp, created_at)')} AS timestamp, ${epochMs('clock_timestamp() - created_at')} AS age
          FROM (
            SELECT *, sum(octet_length(value)) OVER (ORDER BY id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
-           FROM ${names.next}($1::smallint[], $2::bigint[], $3::smallint[], $4::bigint[], $5::text[], $6::integer)
-         ) AS r WHERE coalesce(bytes_before, 0) < $7::bigint ORDER BY r.id`,
-        [done.map((r) => r.partition), done.map((r) => r.id), from.map((f) => f.partition), from.map((f) => f.low), except, limit, limitBytes],
+           FROM ${names.next}($1::smallint[], $2::bigint[], $3::smallint[], $4::bigint[], $5::text[], $6::text[], $7::integer)
+         ) AS r WHERE coalesce(bytes_before, 0) < $8::bigint ORDER BY r.id`,
+        [
+          done.map((r) => r.partition),
+          done.map((r) => r.id),
+          from.map((f) => f.partition),
+          from.map((f) => f.low),
+          except.lanes,
+          except.topics,
+          limit,
+          limitBytes,
+        ],
       )
       return (rows as RawRow[]).map(toRow)
     },

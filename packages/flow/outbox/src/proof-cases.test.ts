@@ -143,7 +143,7 @@ export async function plan(h: Harness, backlog: number): Promise<void> {
         "SET LOCAL auto_explain.log_min_duration = 0; SET LOCAL auto_explain.log_analyze = on; SET LOCAL auto_explain.log_nested_statements = on; SET LOCAL client_min_messages = 'log'",
       )
       const before = await counters()
-      const rows = await queue.next(client, { done, from, except: [], limit: 500, limitBytes: 1e9 })
+      const rows = await queue.next(client, { done, from, except: { lanes: [], topics: [] }, limit: 500, limitBytes: 1e9 })
       const read = await counters()
       await client.query('COMMIT')
       done = rows

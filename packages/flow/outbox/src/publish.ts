@@ -37,14 +37,20 @@ export interface SendResult {
   error?: PublishResult['error']
 }
 
-/** Publishes rows in their order and never throws. What has no answer after `timeoutMs` is `unknown`. */
-export async function send(publisher: RelayPublisher, rows: readonly Row[], { clock, timeoutMs }: { clock: Clock; timeoutMs: number }): Promise<SendResult[]> {
+/** Publishes rows in their order and never throws. What has no answer after `timeoutMs` is `unknown`. `individually`: what failed was answered for row by row. */
+export async function send(
+  publisher: RelayPublisher,
+  rows: readonly Row[],
+  { clock, timeoutMs }: { clock: Clock; timeoutMs: number },
+): Promise<{ results: SendResult[]; individually: boolean }> {
   const deadline = new AbortController()
   const answered = new AbortController()
   const results: SendResult[] = rows.map(() => ({ status: 'untried' }))
+  let individually = true
   const timeout = clock.sleep(timeoutMs, { signal: answered.signal }).then(
     () => {
       const error = new PublishTimeoutError(timeoutMs)
+      individually = false
       deadline.abort(error)
       for (const result of results) if (result.status === 'untried') Object.assign(result, { status: 'unknown', error })
     },
@@ -58,11 +64,12 @@ export async function send(publisher: RelayPublisher, rows: readonly Row[], { cl
   const work = publisher.publishBatch ? inOneBatch(publisher.publishBatch.bind(publisher), rows, settle, signal) : oneByOne(publisher, rows, settle, signal)
   // Whatever else goes wrong while publishing is no fault of the database.
   const failed = work.catch((error: unknown) => {
+    individually = false
     for (const i of rows.keys()) if (results[i]!.status === 'untried') settle(i, { status: 'unknown', error: asError(error) })
   })
   await Promise.race([failed, timeout])
   answered.abort(enough)
-  return results
+  return { results, individually: individually || rows.length === 1 }
 }
 
 async function inOneBatch(

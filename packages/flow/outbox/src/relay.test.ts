@@ -158,6 +158,32 @@ test('a group that gives no answer is asked for again after publishTimeoutMs, an
 })
 
 describe('poison', () => {
+  test('a topic that takes nothing holds up no other, however many of its keys come first', async (t) => {
+    const broker = testBroker(({ topic }) => (topic === 'full' ? { status: 'rejected', error: failing(true) } : undefined))
+    const { clock, add } = await setup(t, broker, { batch: 20 })
+    await add(many(3_000, (i) => `k${i}`).map((m) => ({ ...m, topic: 'full' })))
+    for (let i = 0; i < 10; i++) {
+      await add(message(`good ${i}`, 'good'))
+      await clock.advance(5_000)
+      assert.equal(broker.sent.length, i + 1)
+    }
+  })
+
+  test('the same when its publisher fails for the whole batch', async (t) => {
+    const broker = testBroker()
+    const publishBatch: typeof broker.publishBatch = async (messages) => {
+      if (messages.some(({ topic }) => topic === 'full')) throw failing(true)
+      return broker.publishBatch(messages)
+    }
+    const { clock, add } = await setup(t, { publishBatch }, { batch: 20 })
+    await add(many(3_000, (i) => `k${i}`).map((m) => ({ ...m, topic: 'full' })))
+    for (let i = 0; i < 5; i++) {
+      await add(message(`good ${i}`, 'good'))
+      await clock.advance(20_000)
+      assert.equal(broker.sent.length, i + 1)
+    }
+  })
+
   test('a row that brings its whole batch down is found, parked, and all others are published', async (t) => {
     const parked: string[] = []
     const broker = testBroker()
@@ -318,10 +344,13 @@ describe('what is read at a time', () => {
     assert.deepEqual(broker.calls, [5, 5, 2])
   })
 
-  test('is what is to be sent: while the broker is down one row, each time of another key', async (t) => {
+  test('is what is to be sent: while all batches fail as a whole one row, each time of another key', async (t) => {
     const keys: (string | undefined)[] = []
-    const broker = testBroker(({ key }) => (keys.push(key), { status: 'unknown' }))
-    const { clock, add, memory } = await setup(t, broker, { batch: 8 })
+    const publishBatch = async (messages: readonly { key?: string }[]): Promise<never> => {
+      keys.push(...messages.map(({ key }) => key))
+      throw new Error('no broker')
+    }
+    const { clock, add, memory } = await setup(t, { publishBatch }, { batch: 8 })
     const next = t.mock.method(memory.outbox.queue, 'next')
     await add(many(6, (i) => `k${i % 3}`))
     await clock.advance(60_000)

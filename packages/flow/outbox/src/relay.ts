@@ -61,10 +61,8 @@ export function relay(options: RelayOptions): Relay {
   let oldestSince: number | undefined
   /** Batches in a row of which the broker took nothing. */
   let outages = 0
-  /** Rows to send at once: halved while the broker takes nothing, so that one row that spoils its batch is found and cannot pass for an outage. */
+  /** Rows to send at once: halved while a batch fails as a whole, so that one row that spoils it is found and cannot pass for an outage. */
   let size = batch
-  /** Lanes whose head was sent alone and not taken: next time another lane's. */
-  const probed = new Set<string>()
   let databaseFailures = 0
   /** Whether a statement failed: what it did is unknown, and what it may still do. */
   let unsure = false
@@ -169,17 +167,18 @@ export function relay(options: RelayOptions): Relay {
 
   async function read(): Promise<readonly Row[]> {
     const partitions = leases.held().map((lease) => lease.partition)
-    const except = [...failures.waiting(clock.monotonic()), ...probed]
+    const except = failures.excluded(clock.monotonic(), size)
+    const all = except.lanes.length + except.topics.length === 0
     const confirmed = done
     const from = partitions.map((partition) => ({ partition, low: horizon.low(partition) }))
     const rows = await answered(queue.next(db, { done: confirmed, from, except, limit: size, limitBytes: batchBytes }))
     done = done.slice(confirmed.length)
     const full = rows.length === size || rows.reduce((bytes, row) => bytes + row.value.length, 0) >= batchBytes
     // Rows that were left out are still there, so nothing is behind us for certain.
-    if (except.length === 0) horizon.read(partitions, rows, full)
+    if (all) horizon.read(partitions, rows, full)
     const since = rows[0] && clock.monotonic() - rows[0].ageMs
     // Rows that wait for their next try were left out, and may be older than what was read.
-    oldestSince = except.length > 0 && oldestSince !== undefined ? Math.min(oldestSince, since ?? Infinity) : since
+    oldestSince = !all && oldestSince !== undefined ? Math.min(oldestSince, since ?? Infinity) : since
     if (oldestAge() >= alarmMs) alarm({ kind: 'oldest-age', ageMs: oldestAge() })
     return rows
   }
@@ -187,7 +186,7 @@ export function relay(options: RelayOptions): Relay {
   async function flush(): Promise<void> {
     if (done.length === 0) return
     const confirmed = done
-    await answered(queue.next(db, { done: confirmed, from: [], except: [], limit: 0, limitBytes: 0 }))
+    await answered(queue.next(db, { done: confirmed, from: [], except: { lanes: [], topics: [] }, limit: 0, limitBytes: 0 }))
     done = done.slice(confirmed.length)
   }
 
@@ -198,16 +197,15 @@ export function relay(options: RelayOptions): Relay {
     if (waitingBehind.length > 0) await hold(waitingBehind.map(({ id, partition }) => ({ id, partition, state: 'blocked' })))
     const chosen = rows.filter((row) => !blocked.has(row.lane))
     if (chosen.length === 0) {
-      const tried = probed.size > 0
-      probed.clear()
-      if (!tried) state = 'running'
-      return rows.length > 0 || tried
+      const others = failures.further()
+      if (!others) state = 'running'
+      return rows.length > 0 || others
     }
-    const results = await send(publisher, chosen, { clock, timeoutMs: publishTimeoutMs })
-    return settle(chosen, results)
+    const { results, individually } = await send(publisher, chosen, { clock, timeoutMs: publishTimeoutMs })
+    return settle(chosen, results, individually)
   }
 
-  async function settle(rows: readonly Row[], results: readonly SendResult[]): Promise<boolean> {
+  async function settle(rows: readonly Row[], results: readonly SendResult[], individually: boolean): Promise<boolean> {
     const stored = rows.filter((_, i) => results[i]!.status === 'stored')
     const now = clock.monotonic()
     for (const row of stored) failures.stored(row)
@@ -232,15 +230,16 @@ export function relay(options: RelayOptions): Relay {
       failed++
       const final = status === 'rejected' && error.retryable === false
       refused ||= final
-      if (failures.failed(row, { final, othersStored: stored.length > 0, alone: rows.length === 1 }, now) === 'park')
+      if (failures.failed(row, { final, othersStored: stored.length > 0, individually }, now) === 'park')
         poison.push({ row, held: asParked(row, failures.attempts(row), error) })
       if (failedLanes.size === 1) tell('onError', error, 'publish')
     }
     const outage = stored.length === 0 && !refused
     outages = outage ? outages + 1 : 0
-    if (outage && rows.length === 1 && probed.size < batch) probed.add(rows[0]!.lane)
-    else probed.clear()
-    size = outage ? Math.max(1, Math.floor(rows.length / 2)) : Math.min(batch, size * 2)
+    if (!outage) {
+      failures.anew()
+      size = Math.min(batch, size * 2)
+    } else if (!individually) size = Math.max(1, Math.floor(rows.length / 2))
     if (poison.length > 0) await park(poison)
     if (outage) {
       state = 'broker-down'

@@ -1,5 +1,5 @@
 /** Version of the tables; kept as a comment on the main one. */
-const schemaVersion = 1
+const schemaVersion = 2
 
 /** What is published in sequence; a message without a key is a lane of its own. */
 const lane = `coalesce(topic || '/' || key, message_id)`
@@ -127,8 +127,8 @@ END $outbox$`
 function nextFunction(names: Names, partitions: number): string {
   const scan = (_: unknown, partition: number): string => `
         (SELECT * FROM ${names.table} WHERE partition = ${partition} AND id > lows[array_position(partitions, ${partition}::smallint)]
-           AND (except_lanes = '{}' OR ${lane} <> ALL (except_lanes)) ORDER BY id LIMIT most)`
-  return `CREATE FUNCTION ${names.next}(done_partitions smallint[], done_ids bigint[], partitions smallint[], lows bigint[], except_lanes text[], most integer)
+           AND (except_lanes = '{}' OR ${lane} <> ALL (except_lanes)) AND (except_topics = '{}' OR topic <> ALL (except_topics)) ORDER BY id LIMIT most)`
+  return `CREATE FUNCTION ${names.next}(done_partitions smallint[], done_ids bigint[], partitions smallint[], lows bigint[], except_lanes text[], except_topics text[], most integer)
 RETURNS SETOF ${names.table} LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
 SET plan_cache_mode = force_generic_plan AS $next$

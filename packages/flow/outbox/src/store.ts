@@ -108,8 +108,8 @@ export interface NextOptions {
   done: readonly Pick<Row, 'id' | 'partition'>[]
   /** Where to look, and from which id (exclusive). */
   from: readonly { partition: number; low: number }[]
-  /** Lanes to leave out. */
-  except: readonly string[]
+  /** Lanes, and whole topics, to leave out. */
+  except: { readonly lanes: readonly string[]; readonly topics: readonly string[] }
   limit: number
   /** Bytes of bodies: the row that reaches them is the last. */
   limitBytes: number
