@@ -1,5 +1,11 @@
-/** Calls what only watches. What it throws, and what a promise that it gives where nothing is asked for rejects with, goes to `threw` and no further. */
-export function watched(call: () => unknown, threw: (error: unknown) => void): void {
+import { thrownText } from './thrown.ts'
+
+/** Tells in a process warning of the kind `type` what `who` threw. Never throws itself. */
+export const warnOf = (who: string, type: string, thrown: unknown): void => process.emitWarning(`${who} threw: ${thrownText(thrown)}`, type)
+
+/** Calls what only watches. What it throws, and what a promise that it gives where nothing is asked for rejects with, is a warning of the kind `type` and goes no further. */
+export function watched(who: string, type: string, call: () => unknown): void {
+  const threw = (thrown: unknown): void => warnOf(who, type, thrown)
   try {
     const answer = call()
     if (answer instanceof Promise) answer.catch(threw)

@@ -5,6 +5,7 @@ import { chown, mkdir, mkdtemp, open, readdir, readFile, realpath, rename, rm, s
 import { createServer } from 'node:net'
 import { dirname, join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { errorText } from '@core-backend/internal/thrown'
 import { type Account, accountFor, programsOfNpm } from './embedded-postgres/account.ts'
 import { claimFolder, commandOf, startIdOf } from './embedded-postgres/claim.ts'
 import { EmbeddedPostgresError } from './embedded-postgres/error.ts'
@@ -81,8 +82,7 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
 
   const exited = supervise()
     .catch(
-      (error: unknown) =>
-        new EmbeddedPostgresError('ERR_EMBEDDED_POSTGRES_START', `PostgreSQL stopped and does not start again: ${(error as Error).message}`, error),
+      (error: unknown) => new EmbeddedPostgresError('ERR_EMBEDDED_POSTGRES_START', `PostgreSQL stopped and does not start again: ${errorText(error)}`, error),
     )
     .then(async (error) => {
       process.off('exit', onExit)

@@ -1,4 +1,5 @@
 import { resolve } from 'node:path'
+import { errorText } from '@core-backend/internal/thrown'
 import { pino } from 'pino'
 import type { Logger } from '../application/ports.ts'
 import { dayOf } from '../domain/activity.ts'
@@ -78,7 +79,7 @@ export async function runCommand(start: Start, args: readonly string[] = process
     if (fatal) throw fatal
     console.log('Stopped')
   } catch (error) {
-    console.error(`activelog: ${(error as Error).message.replaceAll(/\s*\n\s*/g, ' ')}`)
+    console.error(`activelog: ${errorText(error).replaceAll(/\s*\n\s*/g, ' ')}`)
     process.exitCode = 1
   }
 }

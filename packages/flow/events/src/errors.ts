@@ -1,4 +1,5 @@
-import { shown } from '#internal/options'
+import { errorText } from '#internal/thrown'
+
 /** - `ERR_EVENTS_INVALID`: the data are not what the schema asks for (`issues` says where), or an upcaster failed.
  * - `ERR_EVENTS_VERSION`: a version newer than the one defined here, or older than its first upcaster.
  * - `ERR_EVENTS_UNKNOWN`: no event of that name is defined and no raw handler matches it.
@@ -51,7 +52,7 @@ export class EventHandlingError extends Error {
   /** The handlers that need not run again: they succeeded, now or before. */
   readonly done: readonly string[]
   constructor(event: { name: string; id: string }, failures: readonly HandlerFailure[], done: readonly string[]) {
-    const why = failures.map(({ handler, error, attempts }) => `${handler} (${attempts}x: ${messageOf(error)})`).join(', ')
+    const why = failures.map(({ handler, error, attempts }) => `${handler} (${attempts}x: ${errorText(error)})`).join(', ')
     super(`Cannot handle ${event.name} ${event.id}: ${why}`, { cause: failures[0]?.error })
     this.failures = failures
     this.done = done
@@ -66,7 +67,7 @@ export class EventPublishError extends Error {
   /** `index` is the event's place in the batch; all others are stored. */
   readonly failures: readonly { readonly index: number; readonly id: string; readonly status: 'rejected' | 'unknown'; readonly error: unknown }[]
   constructor(total: number, failures: EventPublishError['failures']) {
-    super(`Cannot publish ${failures.length} of ${total} events: ${messageOf(failures[0]?.error)}`, { cause: failures[0]?.error })
+    super(`Cannot publish ${failures.length} of ${total} events: ${errorText(failures[0]?.error)}`, { cause: failures[0]?.error })
     this.failures = failures
     this.retryable = failures.every(({ error }) => isRetryable(error))
   }
@@ -75,10 +76,4 @@ export class EventPublishError extends Error {
 /** Whether trying again may help: yes, unless the error says no by `retryable: false`. */
 export function isRetryable(error: unknown): boolean {
   return (error as { retryable?: unknown } | null | undefined)?.retryable !== false
-}
-
-export function messageOf(error: unknown): string {
-  if (error instanceof Error) return error.message
-  // What has no text of its own may be thrown too.
-  return typeof error === 'string' ? error : shown(error)
 }

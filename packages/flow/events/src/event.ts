@@ -1,7 +1,8 @@
 import { checkOptions, integer, isFunction, isString, shown } from '#internal/options'
+import { errorText } from '#internal/thrown'
 import { uuidv7 } from '#internal/uuid'
 import type { StandardSchemaV1 } from '@standard-schema/spec'
-import { EventError, messageOf } from './errors.ts'
+import { EventError } from './errors.ts'
 import { defineChecks, eventChecks, isSchema } from './options.ts'
 
 /** Whom an event belongs to and what led to it; carried from an event to those that follow from it. */
@@ -177,7 +178,7 @@ function raised(name: string, version: number, upcast: (data: never) => unknown,
   try {
     return upcast(data as never)
   } catch (cause) {
-    throw new EventError('ERR_EVENTS_INVALID', `The upcaster of ${name} from version ${version} failed: ${messageOf(cause)}`, { cause })
+    throw new EventError('ERR_EVENTS_INVALID', `The upcaster of ${name} from version ${version} failed: ${errorText(cause)}`, { cause })
   }
 }
 
@@ -194,7 +195,7 @@ function validate(name: string, version: number, schema: StandardSchemaV1, data:
   }
   const fail = (cause: unknown): never => {
     if (cause instanceof EventError) throw cause
-    throw new EventError('ERR_EVENTS_INVALID', `The schema of ${name} version ${version} failed: ${messageOf(cause)}`, { cause })
+    throw new EventError('ERR_EVENTS_INVALID', `The schema of ${name} version ${version} failed: ${errorText(cause)}`, { cause })
   }
   try {
     const result = schema['~standard'].validate(data)

@@ -24,22 +24,20 @@ export interface ProcessorHooks {
   onDeadLetter?(letter: { event: string; id: string; error: Error }): void
 }
 
+/** The name of our process warnings. */
+export const warning = 'EventsWarning'
+
 /** The hooks, none of which throws. */
 export function guarded(hooks: ProcessorHooks): ProcessorHooks {
-  const guard = <T>(hook: ((about: T) => void) | undefined): ((about: T) => void) | undefined =>
-    hook &&
-    ((about) =>
-      watched(
-        () => hook.call(hooks, about),
-        (error) => process.emitWarning(error instanceof Error ? error : String(error), { code: 'EVENTS_HOOK' }),
-      ))
+  const guard = <T>(name: keyof ProcessorHooks, hook: ((about: T) => void) | undefined): ((about: T) => void) | undefined =>
+    hook && ((about) => watched(`Hook ${name}`, warning, () => hook.call(hooks, about)))
   const safe = {
-    onProcessed: guard(hooks.onProcessed),
-    onRetry: guard(hooks.onRetry),
-    onFailed: guard(hooks.onFailed),
-    onSeparated: guard(hooks.onSeparated),
-    onSkipped: guard(hooks.onSkipped),
-    onDeadLetter: guard(hooks.onDeadLetter),
+    onProcessed: guard('onProcessed', hooks.onProcessed),
+    onRetry: guard('onRetry', hooks.onRetry),
+    onFailed: guard('onFailed', hooks.onFailed),
+    onSeparated: guard('onSeparated', hooks.onSeparated),
+    onSkipped: guard('onSkipped', hooks.onSkipped),
+    onDeadLetter: guard('onDeadLetter', hooks.onDeadLetter),
   }
   return safe as ProcessorHooks
 }

@@ -674,7 +674,7 @@ test('hooks: each is told, and what one throws is a warning that changes nothing
   await handling
   assert.deepEqual(told, ['processed good 1 0', 'retry bad 1', 'failed bad 2 x', 'letter activity.created ERR_EVENTS_HANDLING'])
   assert.equal(letters.length, 1)
-  assert.equal((await warned.promise).message, 'from the hook')
+  assert.equal((await warned.promise).message, 'Hook onDeadLetter threw: Error: from the hook')
 })
 
 test('metrics: latency of each run in cumulative buckets', async () => {

@@ -2,6 +2,7 @@ import { fullJitter } from '#internal/backoff'
 import { saysNo } from '#internal/callbacks'
 import { type Clock, systemClock } from '#internal/clock'
 import { checkOptions, isString, shown } from '#internal/options'
+import { errorText } from '#internal/thrown'
 import { uuidv7 } from '#internal/uuid'
 import { createAttempts } from './attempts.ts'
 import { decode, readEnvelope } from './envelope.ts'
@@ -293,7 +294,7 @@ export function createEventProcessor<Tx = undefined>(options: ProcessorOptions<T
         // An aborted delivery is not a failed one: it goes back to the broker. A broadcast has no dead letters.
         if (ctx.signal?.aborted || !ctx.deadLetter || ctx.group === undefined || !(error instanceof Error)) throw error
         const headers = error instanceof EventHandlingError && error.done.length > 0 ? { [doneHeader]: error.done.join(',') } : {}
-        ctx.deadLetter(error.message, { error, headers })
+        ctx.deadLetter(errorText(error), { error, headers })
         deadLettered++
         hooks.onDeadLetter?.({ event: message.headers['ce_type'] ?? '', id: message.id, error })
       }

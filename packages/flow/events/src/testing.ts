@@ -1,8 +1,9 @@
 import { AssertionError } from 'node:assert'
 import { inspect, isDeepStrictEqual } from 'node:util'
 import type { Clock } from '#internal/clock'
+import { errorText } from '#internal/thrown'
 import { toMessage } from './envelope.ts'
-import { EventHandlingError, messageOf } from './errors.ts'
+import { EventHandlingError } from './errors.ts'
 import type { DomainEvent, AnyEventDefinition, EventOf } from './event.ts'
 import type { ReceivedMessage } from './message.ts'
 import type { EventProcessor } from './processor.ts'
@@ -109,10 +110,10 @@ export function given<Tx>(
         async thenFails(why) {
           const error = await (handling ??= handle())
           const errors = error instanceof EventHandlingError ? error.failures.map((failure) => failure.error) : error === undefined ? [] : [error]
-          const matches = (one: unknown): boolean => (typeof why === 'string' ? (one as { code?: unknown } | null)?.code === why : why.test(messageOf(one)))
+          const matches = (one: unknown): boolean => (typeof why === 'string' ? (one as { code?: unknown } | null)?.code === why : why.test(errorText(one)))
           const found = errors.find(matches)
           if (found !== undefined) return found
-          const got = errors.length === 0 ? 'it was handled' : errors.map(messageOf).join('; ')
+          const got = errors.length === 0 ? 'it was handled' : errors.map(errorText).join('; ')
           throw new AssertionError({ message: `Expected ${event.name} to fail with ${String(why)}, but ${got}`, actual: errors, expected: why })
         },
       }

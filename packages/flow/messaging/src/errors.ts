@@ -1,3 +1,4 @@
+import { errorText } from '#internal/thrown'
 import type { TopicSpec } from './driver.ts'
 
 /** Match on these, not on classes: two copies of a package happen. */
@@ -90,14 +91,4 @@ export const unsupported = (what: string, driver: string): MessagingError =>
 /** An error says itself whether trying again makes sense; one that says nothing is worth another try. */
 export function isRetryable(error: unknown): boolean {
   return !(typeof error === 'object' && error !== null && 'retryable' in error && error.retryable === false)
-}
-
-/** One line for whatever was thrown. */
-export function errorText(error: unknown): string {
-  try {
-    if (error instanceof Error && typeof error.message === 'string') return error.message
-    return typeof error === 'string' ? error : `${JSON.stringify(error)} was thrown`
-  } catch {
-    return `${typeof error} was thrown`
-  }
 }

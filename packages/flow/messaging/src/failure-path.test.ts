@@ -41,6 +41,29 @@ test('a predicate that throws has not said no, whether the handler fails at once
   assert.deepEqual(later, { codes: ['RangeError'], acked: 1 })
 })
 
+test('a hook that throws what has no text of its own ends neither the subscription nor the process', async () => {
+  const mute = Object.assign(new Error('mute'), {
+    toString: () => {
+      throw new Error('no')
+    },
+  })
+  const thrown = [Object.create(null), mute, Symbol('s')]
+  let n = 0
+  const hook = (): never => {
+    throw thrown[n++ % thrown.length]
+  }
+  const broker = createBroker(memoryDriver(), { hooks: { onPublish: hook, onDelivery: hook, onSettled: hook, onError: hook } })
+  const done: string[] = []
+  await broker.subscribe('t', { group: 'g', retry: { initialDelayMs: 1 } }, ({ id, attempt }) => {
+    if (attempt === 1) throw thrown[n % thrown.length]
+    done.push(id)
+  })
+  for (const id of ['a', 'b', 'c']) await broker.publish({ topic: 't', key: 'k', value, id })
+  await waitUntil(async () => (await broker.lag('t', 'g')).messages === 0)
+  assert.deepEqual(done, ['a', 'b', 'c'])
+  await broker.close()
+})
+
 test('headers that no message can carry fail the run that gave them, not the process', async () => {
   const seen = await afterFailure(
     (message, context) => {

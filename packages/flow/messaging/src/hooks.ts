@@ -1,4 +1,4 @@
-import { watched } from '#internal/callbacks'
+import { warnOf, watched } from '#internal/callbacks'
 import type { PublishResult } from './driver.ts'
 import type { Message } from './message.ts'
 
@@ -20,20 +20,18 @@ export interface Hooks {
 export function tell<K extends keyof Hooks>(hooks: Hooks, name: K, event: Parameters<NonNullable<Hooks[K]>>[0]): void {
   const hook = hooks[name] as ((e: typeof event) => void) | undefined
   if (!hook) return
-  watched(
-    () => hook.call(hooks, event),
-    (error) => warn(`Hook ${name}`, error),
-  )
+  watched(`Hook ${name}`, warning, () => hook.call(hooks, event))
 }
 
-const warn = (who: string, error: unknown): void => process.emitWarning(`${who} threw: ${String(error)}`, 'MessagingWarning')
+/** The name of our process warnings. */
+export const warning = 'MessagingWarning'
 
 /** Calls what a tracer gave; as with hooks, its exception goes no further. */
 export function traced<T>(what: string, call: () => T): T | undefined {
   try {
     return call()
   } catch (error) {
-    warn(`Tracing ${what}`, error)
+    warnOf(`Tracing ${what}`, warning, error)
     return undefined
   }
 }

@@ -1,5 +1,6 @@
 import { checkOptions, isString } from '#internal/options'
 import type { Delivery } from './driver.ts'
+import { warning } from './hooks.ts'
 import type { Message } from './message.ts'
 import { checkHeaders } from './names.ts'
 import { letterChecks, retryChecks } from './options.ts'
@@ -127,10 +128,7 @@ export class Job implements HandlerContext {
   /** A handler that does not give its promise back ends before it has said what it wants. */
   #inTime(what: string): void {
     if (!this.running)
-      process.emitWarning(
-        `ctx.${what}() after the handler had ended changes nothing: ${this.delivery.message.id}; does it return its promise?`,
-        'MessagingWarning',
-      )
+      process.emitWarning(`ctx.${what}() after the handler had ended changes nothing: ${this.delivery.message.id}; does it return its promise?`, warning)
   }
   skip(): void {
     this.#inTime('skip')

@@ -1,5 +1,6 @@
 import { context, propagation, SpanKind, SpanStatusCode, trace, type Tracer } from '@opentelemetry/api'
 import { type Checks, checkOptions, having, isString } from '#internal/options'
+import { errorText } from '#internal/thrown'
 import type { Tracing } from './hooks.ts'
 
 /** Whose spans these are. */
@@ -53,7 +54,7 @@ export function openTelemetry(options: OpenTelemetryOptions = {}): Tracing {
         try {
           return await next()
         } catch (error) {
-          span.recordException(error instanceof Error ? error : String(error))
+          span.recordException(error instanceof Error ? error : errorText(error))
           span.setStatus({ code: SpanStatusCode.ERROR })
           throw error
         } finally {

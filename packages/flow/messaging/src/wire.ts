@@ -1,5 +1,5 @@
+import { errorText } from '#internal/thrown'
 import type { OutgoingMessage, StoredMessage } from './driver.ts'
-import { errorText } from './errors.ts'
 
 /** The engine's own headers, on every broker. `WIRE.md` is the table; readers ignore those they do not know. */
 export const header = {

@@ -1,6 +1,7 @@
 import { enough } from '#internal/abort'
 import type { Clock } from '#internal/clock'
 import { shown } from '#internal/options'
+import { errorText } from '#internal/thrown'
 import { PublishTimeoutError } from './errors.ts'
 import type { Row } from './store.ts'
 
@@ -80,11 +81,11 @@ async function inOneBatch(
 ): Promise<void> {
   const results: unknown = await publishBatch(rows.map(toMessage), { signal })
   if (!Array.isArray(results)) throw new TypeError(`The publisher's publishBatch must give an array of results, got ${shown(results)}`)
-  for (const i of rows.keys())
-    settle(
-      i,
-      (results[i] as PublishResult | undefined) ?? { status: 'unknown', error: new Error(`The publisher gave no result for message ${i} of ${rows.length}`) },
-    )
+  for (const i of rows.keys()) {
+    const none = (): PublishResult => ({ status: 'unknown', error: new Error(`The publisher gave no result for message ${i} of ${rows.length}`) })
+    const result = (results[i] as PublishResult | undefined) ?? none()
+    settle(i, result.error === undefined || typeof result.error?.message === 'string' ? result : { ...result, error: asError(result.error) })
+  }
 }
 
 /** Lanes side by side, each in sequence until its first failure. */
@@ -110,6 +111,9 @@ function toMessage({ messageId, topic, key, value, headers, timestamp, dedupeId 
   return { id: messageId, topic, ...(key !== undefined && { key }), value, headers, timestamp, ...(dedupeId !== undefined && { dedupeId }) }
 }
 
+/** With a message that is text, since that is stored with the row when it is parked. */
 function asError(thrown: unknown): NonNullable<PublishResult['error']> {
-  return thrown instanceof Error ? thrown : new Error(String(thrown))
+  if (thrown instanceof Error && typeof thrown.message === 'string') return thrown
+  const { retryable } = (thrown ?? {}) as { retryable?: unknown }
+  return Object.assign(new Error(errorText(thrown), { cause: thrown }), retryable === false && { retryable })
 }

@@ -86,10 +86,7 @@ export function relay(options: RelayOptions): Relay {
   function tell<K extends keyof RelayHooks>(hook: K, ...args: Parameters<NonNullable<RelayHooks[K]>>): void {
     if (hook === 'onError') trouble = args[0]
     // Watching must not stop the work.
-    watched(
-      () => (hooks[hook] as ((...a: unknown[]) => unknown) | undefined)?.(...args),
-      (error) => process.emitWarning(`Hook ${hook} threw: ${String(error)}`, 'OutboxWarning'),
-    )
+    watched(`Hook ${hook}`, 'OutboxWarning', () => (hooks[hook] as ((...a: unknown[]) => unknown) | undefined)?.(...args))
   }
 
   function pruneRate(now: number): void {

@@ -1,3 +1,5 @@
+import { errorText } from '@core-backend/internal/thrown'
+
 /** One thing that the process stands on. */
 export type Check = (options: { signal: AbortSignal }) => Promise<{ readonly status: string }>
 
@@ -12,7 +14,7 @@ export async function healthOf(checks: Record<string, Check>): Promise<HealthRep
   const results = await Promise.all(
     Object.entries(checks).map(async ([name, check]) => {
       const late = new Promise<never>((_, reject) => signal.addEventListener('abort', () => reject(new Error('no answer')), { once: true }))
-      const result = await Promise.race([check({ signal }), late]).catch((error: Error) => ({ status: 'down', error: error.message }))
+      const result = await Promise.race([check({ signal }), late]).catch((error: unknown) => ({ status: 'down', error: errorText(error) }))
       return [name, result] as const
     }),
   )

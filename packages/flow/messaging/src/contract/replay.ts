@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { thrownText } from '#internal/thrown'
 import type { Broker } from '../broker.ts'
 import type { DeadLetter, Mended } from '../dead-letters.ts'
 import type { Message } from '../message.ts'
@@ -290,7 +291,7 @@ export const replayCases: readonly Definition[] = [
         assert.equal(outcomes.length, 6)
         for (const { letterId, outcome, error } of outcomes)
           if (letterId === fine) assert.equal(outcome, dryRun ? 'would-replay' : 'replayed')
-          else assert.ok(outcome === 'failed' && error instanceof Error, `${outcome} ${String(error)}`)
+          else assert.ok(outcome === 'failed' && error instanceof Error, `${outcome} ${thrownText(error)}`)
       }
       await stage.untilRead(broker, topic, 'g')
       assert.deepEqual([runs.length, runs.at(-1)!.text, last?.key, last?.tombstone, await dead.count()], [7, 'back', 'new', false, 5])

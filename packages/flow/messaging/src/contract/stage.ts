@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { type Deferred, deferred } from '#internal/abort'
 import type { Clock } from '#internal/clock'
 import { systemClock } from '#internal/clock'
+import { thrownText } from '#internal/thrown'
 import { randomBytes } from 'node:crypto'
 import { type Broker, type BrokerOptions, createBroker, type SubscribeOptions } from '../broker.ts'
 import type { BrokerDriver, Capabilities } from '../driver.ts'
@@ -239,7 +240,7 @@ export const quick = { initialDelayMs: 4, maxDelayMs: 20, maxAttempts: 3 } as co
 export const code =
   (expected: string): ((error: unknown) => boolean) =>
   (error) =>
-    (error as { code?: unknown }).code === expected || assert.fail(`expected ${expected}, got ${String(error)}`)
+    (error as { code?: unknown } | undefined)?.code === expected || assert.fail(`expected ${expected}, got ${thrownText(error)}`)
 
 /** The first completion of each message of a key comes in the order of its sequence number. */
 export function assertKeyOrder(done: readonly { readonly key: string | undefined; readonly text: string }[]): void {

@@ -1,7 +1,8 @@
 import { enough, orAborted } from '#internal/abort'
 import type { Clock } from '#internal/clock'
 import type { SqlClient } from '#internal/sql'
-import { errorText, MessagingError } from '../errors.ts'
+import { errorText } from '#internal/thrown'
+import { MessagingError } from '../errors.ts'
 import type { Setup } from './schema.ts'
 
 export interface ConnectionOptions {
