@@ -14,11 +14,16 @@ export function watched(who: string, type: string, call: () => unknown): void {
   }
 }
 
-/** Whether a predicate says no; one that throws, or is not there, has not. */
-export function saysNo(ask: () => boolean | undefined): boolean {
+/** Whether a predicate says no. One that throws, gives a promise or is not there has not; of the first two a warning of the kind `type` tells. */
+export function saysNo(option: string, type: string, ask: () => unknown): boolean {
   try {
-    return ask() === false
-  } catch {
+    const answer = ask()
+    if (!(answer instanceof Promise)) return answer === false
+    // Whoever gives it to us waits for nothing.
+    answer.catch(() => undefined)
+    throw new TypeError(`${option} must give true or false, got a promise`)
+  } catch (error) {
+    warnOf(option, type, error)
     return false
   }
 }

@@ -55,3 +55,20 @@ test('a handler or a policy that throws what has no text of its own fails as any
     await assert.rejects(processor.processEvent(Created({ id: 'a' })), EventHandlingError)
   }
 })
+
+test('a predicate that gives a promise has said nothing, and is warned of; what it rejects with ends nothing', async (t) => {
+  const warned = warnings(t)
+  let runs = 0
+  const isRetryable = (() => Promise.reject(new Error('no such field'))) as never
+  const processor = createEventProcessor({ retry: { maxAttempts: 2, initialDelayMs: 1, isRetryable } }).on(
+    Created,
+    () => {
+      runs++
+      throw new RangeError('bad')
+    },
+    { name: 'h' },
+  )
+  await assert.rejects(processor.processEvent(Created({ id: 'a' })), EventHandlingError)
+  assert.equal(runs, 2)
+  assert.deepEqual(await warned(1), ['retry.isRetryable threw: TypeError: retry.isRetryable must give true or false, got a promise'])
+})

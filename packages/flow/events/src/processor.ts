@@ -9,7 +9,7 @@ import { decode, readEnvelope } from './envelope.ts'
 import { EventHandlingError, type HandlerFailure } from './errors.ts'
 import { type DomainEvent, type AnyEventDefinition, type EventOf, toLatest } from './event.ts'
 import type { EventHandler, EventHandlerFunction, HandlerOptions, Inbox, RawEvent, RetryOptions } from './handler.ts'
-import { guarded, type ProcessorHooks } from './hooks.ts'
+import { guarded, type ProcessorHooks, warning } from './hooks.ts'
 import type { DeliveryContext, ReceivedMessage } from './message.ts'
 import { assertEvent, assertMessage, checkHandler, isDefinition, processorChecks, rawEventChecks, signalChecks } from './options.ts'
 import { createMeter, type HandlerMetrics } from './metrics.ts'
@@ -320,7 +320,7 @@ function handlerOf(given: Given, raw: boolean, options: HandlerOptions, shared: 
   }
   const handle = typeof given === 'function' ? given : given.handle.bind(given)
   const delayMs = (failures: number): number => fullJitter(failures, { initialMs, maxMs, multiplier })
-  const refused = (error: unknown): boolean => saysNo(() => options.retry?.isRetryable?.(error))
+  const refused = (error: unknown): boolean => saysNo('retry.isRetryable', warning, () => options.retry?.isRetryable?.(error))
   return { ...shared, name, raw, handle, maxAttempts, delayMs, refused, timeoutMs, policy, meter: createMeter() }
 }
 

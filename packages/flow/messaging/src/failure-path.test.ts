@@ -64,6 +64,19 @@ test('a hook that throws what has no text of its own ends neither the subscripti
   await broker.close()
 })
 
+test('a predicate that gives a promise has said nothing, and is warned of; what it rejects with ends nothing', async () => {
+  const warned = new Promise<string>((resolve) => process.on('warning', ({ message }) => message.startsWith('retry.isRetryable') && resolve(message)))
+  const retry: RetryOptions = { maxAttempts: 2, initialDelayMs: 1, isRetryable: (() => Promise.reject(new Error('no such field'))) as never }
+  let runs = 0
+  const seen = await afterFailure((message) => {
+    if (message.id !== 'bad') return
+    runs++
+    throw new RangeError('bad')
+  }, retry)
+  assert.deepEqual([seen, runs], [{ codes: ['RangeError'], acked: 1 }, 2])
+  assert.equal(await warned, 'retry.isRetryable threw: TypeError: retry.isRetryable must give true or false, got a promise')
+})
+
 test('headers that no message can carry fail the run that gave them, not the process', async () => {
   const seen = await afterFailure(
     (message, context) => {

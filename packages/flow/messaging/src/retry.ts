@@ -1,6 +1,7 @@
 import { fullJitter } from '#internal/backoff'
 import { saysNo } from '#internal/callbacks'
 import { isRetryable } from './errors.ts'
+import { warning } from './hooks.ts'
 
 /** What happens to a message whose handler failed; the same on every broker. */
 export interface RetryOptions {
@@ -12,7 +13,7 @@ export interface RetryOptions {
   maxDelayMs?: number | undefined
   /** @default 2 */
   multiplier?: number | undefined
-  /** False sends the message to the dead letters at once. Asked after the error's own `retryable: false`. */
+  /** False sends the message to the dead letters at once; a predicate that throws or gives a promise has not said so, and is a process warning. Asked after the error's own `retryable: false`. */
   isRetryable?: ((error: unknown) => boolean) | undefined
   /**
    * `hold`: the key's lane waits, order is kept. `leave-order`: the message goes through the group's private source and those behind it go on.
@@ -31,7 +32,7 @@ export type RetryPolicy = (error: unknown, failures: number, delayMs: number | u
 export function retryPolicy(options: RetryOptions, { leaveOrder, random }: { leaveOrder: boolean; random: () => number }): RetryPolicy {
   const { maxAttempts = 3, initialDelayMs: initialMs = 1_000, maxDelayMs: maxMs = 30_000, multiplier = 2, inlineAttempts = 1 } = options
   return (error, failures, asked) => {
-    if (failures >= maxAttempts || !isRetryable(error) || saysNo(() => options.isRetryable?.(error))) return { kind: 'dead' }
+    if (failures >= maxAttempts || !isRetryable(error) || saysNo('retry.isRetryable', warning, () => options.isRetryable?.(error))) return { kind: 'dead' }
     const delayMs = asked ?? fullJitter(failures, { initialMs, maxMs, multiplier }, random)
     return { kind: leaveOrder && failures >= inlineAttempts ? 'redeliver' : 'wait', delayMs }
   }
