@@ -1,4 +1,5 @@
 import { checkOptions } from '#internal/options'
+import { pageBytes } from './dead-letters.ts'
 import type { BrokerDriver, Capabilities, GroupInfo, Start, StoredMessage } from './driver.ts'
 import { groupNotFound, unsupported } from './errors.ts'
 import { checkGroup, checkTopic, retryTopic } from './names.ts'
@@ -142,7 +143,13 @@ export function createAdministration(
       checkOptions('peek', options, peekChecks)
       const { partition = 0, after, limit = 50 } = options
       needsHistory('peek')
-      return (await driver.log.read(topic, partition, after, limit)).map(({ position, message }) => ({ ...message, partition, position }))
+      const found: Peeked[] = []
+      for (let from = after; found.length < limit; from = found.at(-1)!.position) {
+        const page = await driver.log.read(topic, partition, from, limit - found.length, pageBytes)
+        if (page.length === 0) break
+        for (const { position, message } of page) found.push({ ...message, partition, position })
+      }
+      return found
     },
     resetGroup: async (topic, group, options) => {
       check(topic, group)

@@ -305,15 +305,37 @@ export const brokenDrivers: readonly BrokenDriver[] = [
         ...driver,
         log: {
           ...driver.log,
-          read: async (topic, partition, after, limit) => {
+          read: async (topic, partition, after, ...most) => {
             const again = `${topic} ${after}`
             if (after !== undefined && pages.has(again)) return []
             pages.add(again)
-            return driver.log.read(topic, partition, undefined, limit)
+            return driver.log.read(topic, partition, undefined, ...most)
           },
         },
       }
     },
+  },
+  {
+    does: 'reads letters whatever they weigh',
+    caughtBy: 'a log is read in pages of so many messages and bytes at most, but never of none while there is one',
+    breaks: (driver) => ({
+      ...driver,
+      log: { ...driver.log, read: (topic, partition, after, limit) => driver.log.read(topic, partition, after, limit, Infinity) },
+    }),
+  },
+  {
+    does: 'never gives a letter that weighs more than a page may',
+    caughtBy: 'a log is read in pages of so many messages and bytes at most, but never of none while there is one',
+    breaks: (driver) => ({
+      ...driver,
+      log: {
+        ...driver.log,
+        read: async (topic, partition, after, limit, limitBytes) => {
+          const page = await driver.log.read(topic, partition, after, limit, limitBytes)
+          return page.filter(({ message }) => message.value.length <= limitBytes)
+        },
+      },
+    }),
   },
   {
     does: 'answers a ping when it is not connected',

@@ -92,7 +92,7 @@ export interface ReplayOutcome {
   readonly error?: unknown
 }
 
-/** The dead letters of one group on one topic: a log that is read without consuming, and marks. */
+/** The dead letters of one group on one topic: a log that is read without consuming, some megabytes at a time, and marks. */
 export interface DeadLetters {
   /** Reads every letter, its body too. */
   count(): Promise<number>
@@ -107,6 +107,14 @@ export interface DeadLetters {
   replay(options: ReplayOptions): Promise<readonly ReplayOutcome[]>
   /** Ends letters, replayed ones too: their storage is freed where the broker can. Gives the ids that were there. Needs `ids` or `filter`, and reads every letter for either. */
   discard(which: { ids?: readonly string[]; filter?: (letter: DeadLetter) => boolean }): Promise<readonly string[]>
+}
+
+/** Where a copy of a letter stands. */
+type Copy = Pick<DeadLetter, 'letterId' | 'position'>
+
+interface Selected<T> {
+  readonly kept: T
+  readonly copies: readonly Copy[]
 }
 
 interface Deps {
@@ -125,6 +133,11 @@ export async function ensureRetrySource(topology: Topology, topic: string, group
   return name
 }
 
+/** Bodies of a log that are read at a time; one that is larger is read alone. */
+export const pageBytes = 4_194_304
+/** Messages of a log that are read at a time. */
+const pageLetters = 200
+
 /** The same for every copy of one failure of one message. */
 export function letterId({ topic, partition, position }: { topic: string; partition: number; position: string }, group: string, replays: number): string {
   return createHash('sha256')
@@ -139,13 +152,17 @@ export function createDeadLetters({ driver, publisher, topology, clock, suffix }
 
   /**
    * Every copy that is not marked, in the order of the log; with `replayed` also those that were replayed. A mark speaks of copies up to its position: after a reset the
-   * same message may fail again, and that is a new letter.
+   * same message may fail again, and that is a new letter. Reads `first` of them to begin with, then ever more: those wanted may stand behind many that are marked.
    */
-  async function* copies(after?: string, replayed = false): AsyncGenerator<DeadLetter> {
+  async function* copies({
+    after,
+    replayed = false,
+    first = pageLetters,
+  }: { after?: string | undefined; replayed?: boolean; first?: number } = {}): AsyncGenerator<DeadLetter> {
     if (!(await exists())) return
     const marks = await driver.log.marks(log)
-    for (let position = after; ;) {
-      const page = await driver.log.read(log, 0, position, 200)
+    for (let position = after, n = Math.min(first, pageLetters); ; n = Math.min(2 * n, pageLetters)) {
+      const page = await driver.log.read(log, 0, position, n, pageBytes)
       for (const entry of page) {
         const letter = asLetter(entry, topic, group)
         position = entry.position
@@ -158,36 +175,39 @@ export function createDeadLetters({ driver, publisher, topology, clock, suffix }
   }
 
   /** Each once: as its first copy. */
-  async function* letters(after?: string): AsyncGenerator<DeadLetter> {
+  async function* letters(after?: string, first = pageLetters): AsyncGenerator<DeadLetter> {
     const seen = new Set<string>()
-    for await (const letter of copies(after)) {
+    for await (const letter of copies({ after, first })) {
       if (seen.has(letter.letterId)) continue
       seen.add(letter.letterId)
       yield letter
     }
   }
 
-  /** Letters, each with all its copies. */
-  const select = async (
+  /** What `keep` makes of each letter, and all its copies. */
+  const select = async <T>(
     { ids, filter }: { ids?: readonly string[] | undefined; filter?: ((letter: DeadLetter) => boolean) | undefined },
     what: string,
+    keep: (letter: DeadLetter) => T,
     replayed = false,
-  ): Promise<DeadLetter[][]> => {
+  ): Promise<Selected<T>[]> => {
     if (!ids && !filter) throw new TypeError(`${what} needs ids or a filter; for all letters: filter: () => true`)
     const wanted = ids && new Set(ids)
-    const found = new Map<string, DeadLetter[]>()
-    for await (const letter of copies(undefined, replayed)) {
-      const first = found.get(letter.letterId)
-      if (first) first.push(letter)
-      else if ((!wanted || wanted.has(letter.letterId)) && (!filter || chosen(filter, letter))) found.set(letter.letterId, [letter])
+    const found = new Map<string, Selected<T> & { copies: Copy[] }>()
+    for await (const letter of copies({ replayed })) {
+      const { letterId, position } = letter
+      const before = found.get(letterId)
+      if (before) before.copies.push({ letterId, position })
+      else if ((!wanted || wanted.has(letterId)) && (!filter || chosen(filter, letter)))
+        found.set(letterId, { kept: keep(letter), copies: [{ letterId, position }] })
     }
     return [...found.values()]
   }
 
-  const mark = (letters: readonly DeadLetter[], as: Mark): Promise<void> =>
+  const mark = (copies: readonly Copy[], as: Mark): Promise<void> =>
     driver.log.mark(
       log,
-      letters.map(({ letterId, position }) => ({ letterId, position, mark: as })),
+      copies.map((copy) => ({ ...copy, mark: as })),
     )
 
   /** The message as it is sent again; throws for what `edit` cannot mean. */
@@ -217,7 +237,7 @@ export function createDeadLetters({ driver, publisher, topology, clock, suffix }
       const { after, limit = 50, filter, scan = 1_000 } = options
       const page: DeadLetter[] = []
       let scanned = 0
-      for await (const letter of letters(after)) {
+      for await (const letter of letters(after, filter ? scan : limit)) {
         if (!filter || chosen(filter, letter)) page.push(letter)
         if (page.length === limit || ++scanned === scan) return { letters: page, next: letter.position }
       }
@@ -233,20 +253,19 @@ export function createDeadLetters({ driver, publisher, topology, clock, suffix }
       checkOptions('replay', options, replayChecks)
       const { ids, filter, order = 'oldest', limit = Infinity, ratePerSecond, dryRun = false, maxReplays = 3, edit, signal } = options
       if (ratePerSecond !== undefined && !(ratePerSecond > 0)) throw new RangeError(`ratePerSecond must be above 0, got ${ratePerSecond}`)
-      const found = await select({ ids, filter }, 'replay')
+      const found = await select({ ids, filter }, 'replay', (letter) => letter)
       if (order === 'newest') found.reverse()
       const outcomes: ReplayOutcome[] = (ids ?? [])
-        .filter((id) => !found.some(([letter]) => letter!.letterId === id))
+        .filter((id) => !found.some(({ kept }) => kept.letterId === id))
         .map((letterId) => ({ letterId, outcome: 'not-found' }))
       if (!dryRun && found.length > 0) await ensureRetrySource(topology, topic, group)
       let left = limit
       let sent = 0
       /** What will hardly go away while one waits for as many answers as there are letters. */
       let failure: { error: unknown } | undefined
-      for (const copiesOfOne of found) {
+      for (const { kept: letter, copies } of found) {
         if (left <= 0) break
         signal?.throwIfAborted()
-        const letter = copiesOfOne[0]!
         const { letterId } = letter
         if (failure) {
           left--
@@ -273,7 +292,7 @@ export function createDeadLetters({ driver, publisher, topology, clock, suffix }
         const result = await publisher.send(message)
         if (result.status === 'stored') {
           left--
-          await mark(copiesOfOne, 'replayed').then(
+          await mark(copies, 'replayed').then(
             () => outcomes.push({ letterId, outcome: 'replayed' }),
             (error: unknown) => {
               failure = { error }
@@ -292,9 +311,13 @@ export function createDeadLetters({ driver, publisher, topology, clock, suffix }
 
     discard: async (which) => {
       checkOptions('discard', which, discardChecks)
-      const found = await select(which, 'discard', true)
-      await mark(found.flat(), 'discarded')
-      return found.map(([letter]) => letter!.letterId)
+      // Whatever they weigh, it holds where they stand and no more.
+      const found = await select(which, 'discard', ({ letterId }) => letterId, true)
+      await mark(
+        found.flatMap(({ copies }) => copies),
+        'discarded',
+      )
+      return found.map(({ kept }) => kept)
     },
   }
 }

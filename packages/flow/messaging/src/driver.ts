@@ -170,8 +170,11 @@ export interface GroupInfo {
 
 /** Reading without consuming: `peek`, dead letters, replay. */
 export interface TopicLog {
-  /** Messages of one partition after `position` (from the oldest when absent), oldest first. */
-  read(topic: string, partition: number, after: string | undefined, limit: number): Promise<readonly LogEntry[]>
+  /**
+   * Messages of one partition after `after` (from the oldest when absent), oldest first: at most `limit`, and no more than come to `limitBytes`, of which a broker may count more than
+   * bodies; but at least one while there is one, whatever it weighs. Nothing says that there are no more but an empty page.
+   */
+  read(topic: string, partition: number, after: string | undefined, limit: number, limitBytes: number): Promise<readonly LogEntry[]>
   /** Moves a group; throws `ERR_MESSAGING_GROUP_BUSY` while it has members. Only with `history`. */
   seek(topic: string, group: string, to: Start): Promise<void>
   /** The marks set on a kept topic, by letter id, each with the latest position given for it. */

@@ -160,13 +160,17 @@ export function memoryDriver(options: MemoryDriverOptions = {}): MemoryDriver {
     },
 
     log: {
-      read: async (topic, partition, after, limit) => {
+      read: async (topic, partition, after, limit, limitBytes) => {
         assertUsable()
         const log = store.topic(topic).logs[partition]
         if (!log) throw new RangeError(`Topic ${topic} has no partition ${partition}`)
         const past = after === undefined ? -1 : offsetOf(after)
         const from = log.entries.findIndex((entry) => entry.offset > past)
-        return from < 0 ? [] : log.entries.slice(from, from + limit).map(({ offset, message }) => ({ position: String(offset), message }))
+        if (from < 0) return []
+        let bytes = 0
+        const page = log.entries.slice(from, from + limit)
+        const over = page.findIndex(({ message }, i) => (bytes += message.value.length) > limitBytes && i > 0)
+        return page.slice(0, over < 0 ? limit : over).map(({ offset, message }) => ({ position: String(offset), message }))
       },
       seek: async (topic, group, to) => {
         assertUsable()

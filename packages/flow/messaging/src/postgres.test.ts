@@ -220,7 +220,7 @@ test('what no text column can hold comes back as it was', async () => {
     outgoing('orders', 'empty', { value: new Uint8Array(0), timestamp: -1.5 }),
   ]
   await driver.publish(strange, { signal: never })
-  const entries = await driver.log.read('orders', 0, undefined, 10)
+  const entries = await driver.log.read('orders', 0, undefined, 10, Infinity)
   assert.deepEqual(
     entries.map(({ message }) => ({ ...message, value: [...message.value] })),
     strange.map(({ topic: _, deliverAt: __, dedupeId: ___, value, rawKey, rawHeaders, ...rest }) => ({
@@ -509,7 +509,7 @@ test('reading walks the primary keys of all segments, and no further than it mus
   const before = await reads()
   let taken = 0
   for (let i = 0; i < 10; i++) taken += (await reader.take(400)).length
-  taken += (await driver.log.read('orders', 2, '15000', 50)).length
+  taken += (await driver.log.read('orders', 2, '15000', 50, Infinity)).length
   const after = await reads()
   assert.equal(after.whole, before.whole)
   // What was read ahead comes on top, and a row of each segment that was looked at in vain.

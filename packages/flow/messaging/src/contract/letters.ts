@@ -209,6 +209,33 @@ export const letterCases: readonly Definition[] = [
     },
   },
   {
+    name: 'a log is read in pages of so many messages and bytes at most, but never of none while there is one',
+    run: async (stage) => {
+      const { broker, driver } = await stage.client()
+      const topic = stage.topic()
+      await driver.admin.createTopic(topic, { partitions: 1, keep: true, maxAgeMs: undefined })
+      const sizes = [100, 100, 5_000, 900, 900, 900, 100, 0, 0, 0]
+      await stage.publish(
+        broker,
+        sizes.map((size, i) => ({ topic, key: 'k', id: String(i), value: new Uint8Array(size).fill(i) })),
+      )
+      const seen: string[] = []
+      for (let after: string | undefined; ;) {
+        const page = await driver.log.read(topic, 0, after, 3, 2_000)
+        if (page.length === 0) break
+        assert.ok(page.length <= 3)
+        const bodies = page.reduce((sum, { message }) => sum + message.value.length, 0)
+        assert.ok(page.length === 1 || bodies <= 2_000, `${page.length} messages of ${bodies} bytes`)
+        seen.push(...page.map(({ message }) => message.id))
+        after = page.at(-1)!.position
+      }
+      assert.deepEqual(
+        seen,
+        sizes.map((_, i) => String(i)),
+      )
+    },
+  },
+  {
     name: 'the suffix of dead letters is what the broker was told',
     run: async (stage) => {
       const broker = await stage.broker({ deadLetterSuffix: '.dead' })

@@ -54,9 +54,9 @@ export function createLog(connection: Connection, sql: Statements, catalog: Cata
   }
 
   return {
-    read: async (topic, partition, after, limit) => {
+    read: async (topic, partition, after, limit, limitBytes) => {
       const readOf = (pid: number): Promise<readonly MessageRow[]> =>
-        connection.run<MessageRow>(sql.read, [`{${pid}}`, `{${after === undefined ? 0 : offsetOf(after) + 1}}`, `{${limit}}`])
+        connection.run<MessageRow>(sql.readLog, [pid, after === undefined ? 0 : offsetOf(after) + 1, limit, limitBytes].map(String))
       const known = catalog.known(topic)?.pids[partition]
       let rows = known === undefined ? [] : await readOf(known)
       if (rows.length === 0) {

@@ -144,6 +144,22 @@ BEGIN
 END
 $read$;
 
+-- A page of a log: up to the weight given, and always the first. octet_length() of what is stored beside the row asks its pointer: what the page leaves out is not read.
+CREATE FUNCTION ${s}.read_log(of_pid integer, from_offset bigint, most integer, most_bytes double precision) RETURNS ${rows} ${generic} ${byKey} AS $read$
+#variable_conflict use_column
+DECLARE
+  begins bigint;
+BEGIN
+  SELECT greatest(from_offset, low) INTO begins FROM ${s}.partitions WHERE id = of_pid;
+  IF NOT FOUND THEN RETURN; END IF;
+  RETURN QUERY SELECT m.pid, m."offset"::text, m.ts, m.id, m.key, m.headers, m.value FROM (
+    SELECT l.*, count(*) OVER up_to_here AS n, sum(coalesce(octet_length(l.value), 0) + coalesce(octet_length(l.headers), 0) + coalesce(octet_length(l.key), 0)) OVER up_to_here AS bytes
+    FROM (SELECT * FROM ${s}.messages WHERE pid = of_pid AND "offset" >= begins ORDER BY "offset" LIMIT most) l
+    WINDOW up_to_here AS (ORDER BY l."offset" ROWS UNBOUNDED PRECEDING)) m
+  WHERE m.n = 1 OR m.bytes <= most_bytes;
+END
+$read$;
+
 -- progress: pid, epoch, number, watermark (or NULL), above and above_from (or NULL). Gives the partitions that were settled: those whose lease is still the member's. What comes
 -- after a later one of this owner, which had all of it and more, is left out.
 CREATE FUNCTION ${s}.settle(of_group integer, of_member text, progress json) RETURNS integer[] ${generic} AS $settle$

@@ -143,7 +143,7 @@ test('a reader sees every message once while it moves from one place to the othe
   const reader = (async () => {
     let looks = 0
     while (reading) {
-      const seen = (await driver.log.read('orders', 0, undefined, 2 * n)).slice(0, n)
+      const seen = (await driver.log.read('orders', 0, undefined, 2 * n, Infinity)).slice(0, n)
       assert.deepEqual(
         seen.map(({ message }) => message.id),
         Array.from({ length: n }, (_, i) => String(i)),
@@ -200,13 +200,13 @@ test('a topic without groups keeps its messages for the first one that comes; ke
   await reader.settle(deliveries)
   for (let i = 0; i < 6; i++) await turn()
   assert.deepEqual(await rows(), { messages_kept: 3 })
-  const letters = await driver.log.read('letters', 0, undefined, 10)
+  const letters = await driver.log.read('letters', 0, undefined, 10, Infinity)
   await driver.log.mark('letters', [
     { letterId: 'x', position: letters[1]!.position, mark: 'discarded' },
     { letterId: 'y', position: letters[0]!.position, mark: 'replayed' },
   ])
   assert.deepEqual(
-    (await driver.log.read('letters', 0, undefined, 10)).map(({ message }) => message.id),
+    (await driver.log.read('letters', 0, undefined, 10, Infinity)).map(({ message }) => message.id),
     ['0', '2'],
   )
   assert.deepEqual([...(await driver.log.marks('letters'))], [['y', { mark: 'replayed', position: letters[0]!.position }]])
@@ -316,7 +316,7 @@ test('what is older than maxAgeMs goes, read or not, and what was unread is coun
   assert.deepEqual(removed, [['orders', 8]])
   assert.deepEqual(await driver.admin.groups('orders'), [{ group: 'g', members: 1, lag: 1, approximate: false }])
   assert.deepEqual(
-    (await driver.log.read('orders', 0, undefined, 10)).map(({ message }) => message.id),
+    (await driver.log.read('orders', 0, undefined, 10, Infinity)).map(({ message }) => message.id),
     ['new'],
   )
   await driver.admin.createGroup('orders', 'late', 'earliest')

@@ -68,6 +68,6 @@ test('no function that forbids plans lets them be compiled: before PostgreSQL 18
   )
   assert.deepEqual(
     rows,
-    ['fetch', 'maintain', 'read'].map((name) => ({ name, plain: true })),
+    ['fetch', 'maintain', 'read', 'read_log'].map((name) => ({ name, plain: true })),
   )
 })

@@ -26,6 +26,8 @@ export function statements(schemaName: string): Statements {
 
     /** For who reads without a group: by partition $1 pid, $2 from, $3 limit. */
     read: `SELECT * FROM ${s}.read($1::text::int[], $2::text::bigint[], $3::text::int[])`,
+    /** $1 pid, $2 from, $3 limit, $4 bytes. */
+    readLog: `SELECT * FROM ${s}.read_log($1::text::int, $2::text::bigint, $3::text::int, $4::text::float8)`,
 
     begin: `INSERT INTO ${s}.starts AS t SELECT c.group_id, c.pid, $5::text::bigint, 1 FROM ${s}.cursors c
 WHERE c.group_id = $1::text::int AND c.pid = $3::text::int AND c.epoch = $4::text::bigint AND ${held}
@@ -153,6 +155,7 @@ export type Statements = Readonly<
     | 'moveDue'
     | 'fetch'
     | 'read'
+    | 'readLog'
     | 'settle'
     | 'begin'
     | 'beat'

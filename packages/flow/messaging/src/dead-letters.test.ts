@@ -1,0 +1,78 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { waitUntil } from '@core-backend/testkit/wait-until'
+import { type Broker, createBroker } from './broker.ts'
+import type { BrokerDriver } from './driver.ts'
+import { memoryDriver } from './memory.ts'
+
+interface Read {
+  readonly limit: number
+  readonly got: number
+  readonly bytes: number
+}
+
+/** A group with `n` dead letters of `size` bytes each, and what was read of any log since. */
+async function graveyard(n: number, size = 1): Promise<{ broker: Broker; reads: Read[] }> {
+  const inner = memoryDriver()
+  const reads: Read[] = []
+  const driver: BrokerDriver = {
+    ...inner,
+    log: {
+      ...inner.log,
+      read: async (topic, partition, after, limit, limitBytes) => {
+        const page = await inner.log.read(topic, partition, after, limit, limitBytes)
+        reads.push({ limit, got: page.length, bytes: page.reduce((sum, { message }) => sum + message.value.length, 0) })
+        return page
+      },
+    },
+  }
+  const broker = createBroker(driver)
+  await broker.createTopic('t', { partitions: 1, groups: ['g'] })
+  for (let i = 0; i < n; i++) await broker.publish({ topic: 't', id: String(i), value: new Uint8Array(size) })
+  const subscription = await broker.subscribe('t', { group: 'g', retry: { maxAttempts: 1 } }, () => {
+    throw new Error('buried')
+  })
+  await waitUntil(async () => (await broker.lag('t', 'g')).messages === 0)
+  await subscription.close()
+  return { broker, reads }
+}
+
+test('a list reads no more letters than it needs, and few pages where most were replayed', async () => {
+  const { broker, reads } = await graveyard(100)
+  const dead = broker.deadLetters('t', 'g')
+  assert.deepEqual(
+    (await dead.list({ limit: 2 })).letters.map(({ id }) => id),
+    ['0', '1'],
+  )
+  assert.deepEqual(reads.splice(0), [{ limit: 2, got: 2, bytes: 2 }])
+  await dead.list({ filter: () => false, scan: 7 })
+  assert.deepEqual(reads.splice(0), [{ limit: 7, got: 7, bytes: 7 }])
+  await dead.replay({ filter: ({ id }) => Number(id) < 90 })
+  reads.length = 0
+  assert.deepEqual(
+    (await dead.list({ limit: 1 })).letters.map(({ id }) => id),
+    ['90'],
+  )
+  assert.deepEqual(
+    reads.map(({ limit }) => limit),
+    [1, 2, 4, 8, 16, 32, 64],
+  )
+  await broker.close()
+})
+
+test('large letters are listed, replayed and discarded a few megabytes at a time, and peeked at no otherwise', async () => {
+  const { broker, reads } = await graveyard(12, 990_000)
+  const dead = broker.deadLetters('t', 'g')
+  const most = (): number => Math.max(...reads.splice(0).map(({ bytes }) => bytes))
+  assert.equal(await dead.count(), 12)
+  assert.ok(most() <= 4_194_304)
+  assert.equal((await dead.list()).letters.length, 12)
+  assert.ok(most() <= 4_194_304)
+  assert.equal((await broker.peek('t', { limit: 11 })).length, 11)
+  assert.ok(most() <= 4_194_304)
+  assert.equal((await dead.replay({ filter: () => true, limit: 2 })).length, 2)
+  assert.ok(most() <= 4_194_304)
+  assert.equal((await dead.discard({ filter: () => true })).length, 12)
+  assert.ok(most() <= 4_194_304)
+  await broker.close()
+})
