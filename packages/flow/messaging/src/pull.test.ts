@@ -30,6 +30,30 @@ test('who gives up in the moment in which a message comes leaves it to the next 
   await broker.close()
 })
 
+test('what was taken away while nobody had pulled it is given to nobody', async () => {
+  const broker = createBroker(memoryDriver())
+  const subscription = await broker.subscribe('t', {}, () => undefined)
+  let deliver: Handler | undefined
+  const puller = await createPuller(systemClock, async (handler) => {
+    deliver = handler
+    return subscription
+  })
+  const lost = new AbortController()
+  const taken = deliver!({ id: 'a' } as Message, { signal: lost.signal } as HandlerContext)
+  const handled = deliver!({ id: 'b' } as Message, { signal: new AbortController().signal } as HandlerContext)
+  lost.abort(new Error('lost'))
+  await assert.rejects(taken as Promise<void>, /lost/)
+  const pulled = await puller.next(2, { waitMs: 0 })
+  assert.deepEqual(
+    pulled.map(({ message }) => message.id),
+    ['b'],
+  )
+  pulled[0]!.ack()
+  await handled
+  await puller.close()
+  await broker.close()
+})
+
 test('what nobody pulled goes back at once when the puller closes, and counts as no run', async () => {
   const broker = createBroker(memoryDriver())
   const puller = await broker.pull('t', { group: 'g', drainMs: 60_000 })

@@ -161,6 +161,32 @@ test('no more is asked for than prefetch and maxInFlight leave room for, and fin
   assert.equal(subscription.stats().full, 0)
 })
 
+test('what waits behind a message that is tried again leaves room for others, and takes it again when that one comes back', async () => {
+  const gate = deferred()
+  const { hand, wants, clock } = await puppet(
+    ({ id }, context) => {
+      if (id !== 'a') return undefined
+      if (context.attempt === 2) return gate.promise
+      return context.retry({ delayMs: 100 })
+    },
+    { order: 'partition', prefetch: 4 },
+  )
+  await hand(0, ['a'])
+  for (const texts of [
+    ['b', 'c'],
+    ['d', 'e'],
+  ]) {
+    assert.deepEqual(wants(), new Map([[0, 2]]), 'they do not count')
+    await hand(0, texts)
+  }
+  await clock.advance(100)
+  await hand(0, ['f', 'g'])
+  assert.equal(wants(), undefined, 'they count: six wait, and four may')
+  gate.resolve()
+  await clock.advance(0)
+  assert.deepEqual(wants(), new Map([[0, 2]]))
+})
+
 test('progress is settled after flushMs, with what is done beyond the first unfinished', async () => {
   const gate = deferred()
   const { hand, settlements, clock } = await puppet(({ id }) => (id === 'b' ? gate.promise : undefined), { concurrency: 5, flushMs: 100 })
