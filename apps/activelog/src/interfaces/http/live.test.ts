@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { setImmediate } from 'node:timers/promises'
+import { virtualClock } from '@core-backend/events/testing'
 import { waitUntil } from '@core-backend/testkit/wait-until'
 import type { EventLog, LoggedEvent } from '../../application/ports.ts'
 import { newActivity } from '../../domain/activity.ts'
@@ -155,6 +156,51 @@ test('listeners that are equally far share one look', async () => {
   })
 })
 
+test('one listener looks for all that wait, however far each is; what it finds wakes them', async () => {
+  const log = memoryLog()
+  const clock = virtualClock()
+  const live = createLive({ log, clock, pollMs: 1_000 })
+  await using(live, async () => {
+    const readers: ReturnType<typeof read>[] = []
+    for (let n = 1; n <= 50; n++) {
+      log.add('acme', event(n))
+      readers.push(read(await live.open('acme', undefined)))
+    }
+    log.add('globex', event(1))
+    const other = read(await live.open('globex', undefined))
+    await clock.advance(60_000)
+    const seen = readers.map(({ got }) => got.length)
+    log.looks = 0
+    await clock.advance(10_000)
+    assert.equal(log.looks, 20, 'ten of each tenant')
+    log.add('acme', event(51))
+    await clock.advance(1_000)
+    assert.deepEqual(
+      readers.map(({ got }, n) => got.length - seen[n]!),
+      readers.map(() => 1),
+    )
+    assert.deepEqual(other.got, [])
+  })
+})
+
+test('what is told of before it shows is looked for soon again, less and less often', async () => {
+  const log = memoryLog()
+  const clock = virtualClock()
+  const live = createLive({ log, clock, pollMs: 1_000 })
+  await using(live, async () => {
+    const { got } = read(await live.open('acme', undefined))
+    await clock.advance(60_000)
+    live.wake('acme')
+    await clock.advance(9)
+    log.looks = 0
+    await clock.advance(21)
+    assert.equal(log.looks, 2, 'after 10 and 30 ms')
+    log.add('acme', event(1))
+    await clock.advance(40)
+    assert.deepEqual(got, ['event-1'])
+  })
+})
+
 test('events of which nobody told come all the same, also after the log could not be read', async () => {
   const log = memoryLog()
   let broken = true
@@ -207,6 +253,24 @@ test('a quiet stream shows signs of life', async () => {
   await using(live, async () => {
     const { text } = read(await live.open('acme', undefined))
     await waitUntil(() => text().includes(': still here\n\n'))
+  })
+})
+
+test('signs of life do not pile up for who does not read', async () => {
+  const clock = virtualClock()
+  const live = createLive({ log: memoryLog(), clock })
+  await using(live, async () => {
+    const reader = (await live.open('acme', undefined)).getReader()
+    await clock.advance(0)
+    const next = async (): Promise<string> => Buffer.from((await reader.read()).value!).toString()
+    assert.match(await next(), /^retry/)
+    await clock.advance(600_000)
+    assert.equal(await next(), ': still here\n\n')
+    let more = false
+    void reader.read().then(() => (more = true))
+    await clock.advance(0)
+    assert.equal(more, false)
+    await reader.cancel()
   })
 })
 

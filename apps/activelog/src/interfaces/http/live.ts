@@ -1,5 +1,8 @@
 import { EventEmitter, once } from 'node:events'
+import { enough } from '@core-backend/internal/abort'
+import { type Clock, systemClock } from '@core-backend/internal/clock'
 import type { EventLog, LoggedEvent, Position } from '../../application/ports.ts'
+import { createRoom, type Room, type Waiting } from './room.ts'
 
 export interface LiveOptions {
   log: EventLog
@@ -7,6 +10,7 @@ export interface LiveOptions {
   heartbeatMs?: number
   /** Between two looks for events of which nobody told. @default 1_000 */
   pollMs?: number
+  clock?: Clock
 }
 
 /** Server-sent events of the activities, a stream a listener. */
@@ -23,24 +27,36 @@ export interface Live {
 }
 
 interface Listener {
-  readonly tenant: string
-  wake(): void
   beat(): void
   end(): void
 }
 
 const utf8 = new TextEncoder()
 const page = 500
-/** Between the first looks after one was told of. */
-const soonMs = 10
 
-export function createLive({ log, heartbeatMs = 15_000, pollMs = 1_000 }: LiveOptions): Live {
+export function createLive({ log, heartbeatMs = 15_000, pollMs = 1_000, clock = systemClock }: LiveOptions): Live {
   const listeners = new Set<Listener>()
   /** Looks that are under way: listeners that are equally far share one. */
   const looks = new Map<string, Promise<readonly LoggedEvent[]>>()
   const comings = new EventEmitter()
-  let closed = false
-  const heart = setInterval(() => listeners.forEach((listener) => listener.beat()), heartbeatMs).unref()
+  const rooms = new Map<string, Room>()
+  const closing = new AbortController()
+  const { signal: closed } = closing
+  void beat()
+
+  async function beat(): Promise<void> {
+    for (;;) {
+      await clock.sleep(heartbeatMs, { signal: closed, background: true }).catch(() => {})
+      if (closed.aborted) return
+      for (const listener of listeners) listener.beat()
+    }
+  }
+
+  function roomOf(tenant: string): Room {
+    let room = rooms.get(tenant)
+    if (!room) rooms.set(tenant, (room = createRoom({ pollMs, clock })))
+    return room
+  }
 
   function look(tenant: string, position: Position): Promise<readonly LoggedEvent[]> {
     const key = `${tenant} ${position.txid} ${position.id}`
@@ -53,8 +69,7 @@ export function createLive({ log, heartbeatMs = 15_000, pollMs = 1_000 }: LiveOp
 
   return {
     wake(tenant) {
-      looks.clear() // These began before, and may miss what is told of now.
-      for (const listener of listeners) if (listener.tenant === tenant) listener.wake()
+      rooms.get(tenant)?.tell()
     },
 
     async open(tenant, lastEventId) {
@@ -62,38 +77,30 @@ export function createLive({ log, heartbeatMs = 15_000, pollMs = 1_000 }: LiveOp
       let position = await log.position(tenant, lastEventId).catch(() => undefined)
       let listener: Listener
       let over = false
-      let woken = false
-      let waitMs = soonMs
-      let endWait = (): void => {}
-      /** What is told of shows a moment later when an older transaction is still open; after a while only the poll is left. */
-      const idle = async (): Promise<void> => {
-        if (!woken)
-          await new Promise<void>((resolve) => {
-            const timer = setTimeout(resolve, waitMs).unref()
-            endWait = () => (clearTimeout(timer), resolve())
-          })
-        waitMs = woken ? soonMs : Math.min(waitMs * 2, pollMs)
-      }
-      const next = async (): Promise<readonly LoggedEvent[]> => {
-        woken = false
-        position ??= await log.position(tenant, lastEventId)
-        return look(tenant, position)
+      const room = roomOf(tenant)
+      const waiting: Waiting = {
+        get position() {
+          return position
+        },
+        async look() {
+          try {
+            position ??= await log.position(tenant, lastEventId)
+            return await look(tenant, position)
+          } catch {
+            return [] // While the database is away there is nothing new.
+          }
+        },
       }
       const leave = (): void => {
         over = true
         listeners.delete(listener)
         comings.emit('change')
-        endWait()
+        room.leave(waiting)
       }
       return new ReadableStream<Uint8Array>(
         {
           start(controller) {
             listener = {
-              tenant,
-              wake() {
-                woken = true
-                endWait()
-              },
               beat() {
                 if ((controller.desiredSize ?? 0) > 0) controller.enqueue(utf8.encode(': still here\n\n'))
               },
@@ -102,7 +109,7 @@ export function createLive({ log, heartbeatMs = 15_000, pollMs = 1_000 }: LiveOp
                 controller.close()
               },
             }
-            if (closed) return controller.close()
+            if (closed.aborted) return controller.close()
             listeners.add(listener)
             comings.emit('change')
             controller.enqueue(utf8.encode('retry: 1000\n\n'))
@@ -110,16 +117,15 @@ export function createLive({ log, heartbeatMs = 15_000, pollMs = 1_000 }: LiveOp
           // Called when the reader wants more: a slow one is behind, and costs no memory.
           async pull(controller) {
             while (!over) {
-              // While the database is away there is nothing new.
-              const events = await next().catch(() => [])
+              const { told } = room
+              const events = await waiting.look()
               if (over) return
               if (events.length > 0) {
                 position = events.at(-1)!
-                waitMs = soonMs
                 controller.enqueue(utf8.encode(events.map(frame).join('')))
                 return
               }
-              await idle()
+              await room.idle(waiting, told)
             }
           },
           cancel: leave,
@@ -137,8 +143,7 @@ export function createLive({ log, heartbeatMs = 15_000, pollMs = 1_000 }: LiveOp
     },
 
     close() {
-      closed = true
-      clearInterval(heart)
+      closing.abort(enough)
       for (const listener of listeners) listener.end()
     },
   }
