@@ -104,7 +104,7 @@ export async function startActivelog(
       opened(startHousekeeping({ db: background, inbox, tenants, logger }))
     }
 
-    const live = has('api') ? createLive({ log: eventLog(requests) }) : undefined
+    const live = has('api') ? createLive({ log: eventLog(requests), logger }) : undefined
     if (live) opened(broadcast(broker, live, logger))
 
     const database = async (): Promise<{ status: string }> => {

@@ -25,7 +25,7 @@ test('while the database is away requests are told to come back; afterwards ever
   assert.equal((await post(1)).status, 201)
 
   proxy!.refuse()
-  for (const answer of [await post(2), await ask('GET', '/users/1/stats'), await ask('GET', '/readyz')])
+  for (const answer of [await post(2), await ask('GET', '/users/1/stats'), await ask('GET', '/readyz'), await ask('GET', '/events')])
     assert.equal(answer.status, 503, JSON.stringify(answer.json))
   const refused = await post(2)
   assert.equal(refused.headers.get('retry-after'), '1')

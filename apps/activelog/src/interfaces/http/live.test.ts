@@ -5,10 +5,12 @@ import { virtualClock } from '@core-backend/events/testing'
 import { waitUntil } from '@core-backend/testkit/wait-until'
 import type { EventLog, LoggedEvent } from '../../application/ports.ts'
 import { newActivity } from '../../domain/activity.ts'
-import { createLive, type Live } from './live.ts'
+import { createLive as createLiveOf, type Live, type LiveOptions } from './live.ts'
 
 const activity = newActivity({ userId: 1, type: 'yoga', title: 'x', durationMinutes: 1, activityDate: '2026-01-01' }, { id: 'a', now: new Date('2026-01-01') })
 
+const quiet = { debug() {}, info() {}, warn() {}, error() {} }
+const createLive = (options: Omit<LiveOptions, 'logger'> & Partial<LiveOptions>): Live => createLiveOf({ logger: quiet, ...options })
 const event = (n: number): LoggedEvent => ({ id: `event-${n}`, txid: String(n), name: 'activity.created', activity })
 const ids = (events: readonly LoggedEvent[]): string[] => events.map(({ id }) => id)
 
@@ -201,25 +203,55 @@ test('what is told of before it shows is looked for soon again, less and less of
   })
 })
 
-test('events of which nobody told come all the same, also after the log could not be read', async () => {
+test('who begins while the log cannot be read is refused, and who comes back goes on once it can', async () => {
   const log = memoryLog()
-  let broken = true
-  const fail = (): Promise<never> => Promise.reject(new Error('no database'))
+  const broken = Promise.reject(Object.assign(new Error('no database'), { code: 'ECONNREFUSED' }))
+  broken.catch(() => {})
+  let away = true
   const live = createLive({
-    log: { position: (...given) => (broken ? fail() : log.position(...given)), after: (...given) => (broken ? fail() : log.after(...given)) },
+    log: { position: (...given) => (away ? broken : log.position(...given)), after: (...given) => (away ? broken : log.after(...given)) },
+    logger: { ...quiet, error: () => assert.fail('an outage is told elsewhere') },
     pollMs: 5,
   })
   await using(live, async () => {
     log.add('acme', event(1), event(2))
-    const { got } = read(await live.open('acme', 'event-1'))
-    broken = false
-    await waitUntil(() => got.length === 1)
-    broken = true
+    await assert.rejects(live.open('acme', undefined), { message: 'no database' })
+    assert.equal(live.listeners, 0)
+    const back = await Promise.all(Array.from({ length: 3 }, async () => read(await live.open('acme', 'event-1'))))
+    await setImmediate()
+    away = false
+    await waitUntil(() => back.every(({ got }) => got.length === 1))
+    away = true
     log.add('acme', event(3))
     await setImmediate()
-    broken = false
-    await waitUntil(() => got.length === 2)
-    assert.deepEqual(got, ['event-2', 'event-3'])
+    away = false
+    await waitUntil(() => back.every(({ got }) => got.length === 2))
+    assert.deepEqual(back[0]!.got, ['event-2', 'event-3'])
+  })
+})
+
+test('a log that cannot be read for another reason is told once until it can be again', async () => {
+  const log = memoryLog()
+  const clock = virtualClock()
+  const told: object[] = []
+  let fault: Error | undefined
+  const live = createLive({
+    log: { position: log.position, after: (...given) => (fault ? Promise.reject(fault) : log.after(...given)) },
+    logger: { ...quiet, error: (fields) => void told.push(fields) },
+    clock,
+  })
+  await using(live, async () => {
+    const readers = await Promise.all(Array.from({ length: 3 }, async () => read(await live.open('acme', undefined))))
+    for (let round = 1; round <= 2; round++) {
+      const err = (fault = new Error('no such table'))
+      live.wake('acme')
+      await clock.advance(60_000)
+      assert.deepEqual(told.splice(0), [{ err, tenant: 'acme' }])
+      fault = undefined
+      log.add('acme', event(round))
+      await clock.advance(1_000)
+      assert.ok(readers.every(({ got }) => got.length === round))
+    }
   })
 })
 

@@ -1,11 +1,13 @@
 import { EventEmitter, once } from 'node:events'
 import { enough } from '@core-backend/internal/abort'
 import { type Clock, systemClock } from '@core-backend/internal/clock'
-import type { EventLog, LoggedEvent, Position } from '../../application/ports.ts'
+import type { EventLog, LoggedEvent, Logger, Position } from '../../application/ports.ts'
+import { isUnavailable } from '../../infrastructure/database.ts'
 import { createRoom, type Room, type Waiting } from './room.ts'
 
 export interface LiveOptions {
   log: EventLog
+  logger: Logger
   /** Between two signs of life on a quiet stream. @default 15_000 */
   heartbeatMs?: number
   /** Between two looks for events of which nobody told. @default 1_000 */
@@ -17,7 +19,7 @@ export interface LiveOptions {
 export interface Live {
   /** There are new events of the tenant: its listeners look at once. */
   wake(tenant: string): void
-  /** A stream that begins now, or after the event that its client saw last: each event once, in the order of the log, as fast as it is read. */
+  /** A stream that begins now, or after the event that its client saw last: each event once, in the order of the log, as fast as it is read. Rejects when it cannot find out where now is. */
   open(tenant: string, lastEventId: string | undefined): Promise<ReadableStream<Uint8Array>>
   readonly listeners: number
   /** Resolves once somebody listens, or nobody does, or `signal` aborts. */
@@ -34,10 +36,12 @@ interface Listener {
 const utf8 = new TextEncoder()
 const page = 500
 
-export function createLive({ log, heartbeatMs = 15_000, pollMs = 1_000, clock = systemClock }: LiveOptions): Live {
+export function createLive({ log, logger, heartbeatMs = 15_000, pollMs = 1_000, clock = systemClock }: LiveOptions): Live {
   const listeners = new Set<Listener>()
   /** Looks that are under way: listeners that are equally far share one. */
   const looks = new Map<string, Promise<readonly LoggedEvent[]>>()
+  /** Tenants whose log cannot be read, and of whom that was told. */
+  const failing = new Set<string>()
   const comings = new EventEmitter()
   const rooms = new Map<string, Room>()
   const closing = new AbortController()
@@ -58,6 +62,13 @@ export function createLive({ log, heartbeatMs = 15_000, pollMs = 1_000, clock = 
     return room
   }
 
+  /** A database that is away is told where its statements are watched. */
+  function tell(tenant: string, error: unknown): void {
+    if (isUnavailable(error) || failing.has(tenant)) return
+    failing.add(tenant)
+    logger.error({ err: error, tenant }, 'The log of live events cannot be read')
+  }
+
   function look(tenant: string, position: Position): Promise<readonly LoggedEvent[]> {
     const key = `${tenant} ${position.txid} ${position.id}`
     const shared = looks.get(key)
@@ -74,7 +85,11 @@ export function createLive({ log, heartbeatMs = 15_000, pollMs = 1_000, clock = 
 
     async open(tenant, lastEventId) {
       // Before the answer, so that its client misses nothing that it causes itself.
-      let position = await log.position(tenant, lastEventId).catch(() => undefined)
+      let position = await log.position(tenant, lastEventId).catch((error: unknown) => {
+        // Begun later it would leave out what happens until then. Who says where to go on loses nothing, and browsers give up for good at any answer but 200.
+        if (lastEventId === undefined) throw error
+        return undefined
+      })
       let listener: Listener
       let over = false
       const room = roomOf(tenant)
@@ -85,9 +100,12 @@ export function createLive({ log, heartbeatMs = 15_000, pollMs = 1_000, clock = 
         async look() {
           try {
             position ??= await log.position(tenant, lastEventId)
-            return await look(tenant, position)
-          } catch {
-            return [] // While the database is away there is nothing new.
+            const events = await look(tenant, position)
+            failing.delete(tenant)
+            return events
+          } catch (error) {
+            tell(tenant, error)
+            return []
           }
         },
       }
