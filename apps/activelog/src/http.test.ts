@@ -200,6 +200,9 @@ suite('what is wrong', async () => {
     ['GET', '/users/1.5/badges', {}, 400, 'userId'],
     ['GET', '/events', { tenant: '' }, 400, 'X-Tenant-ID'],
     ['GET', '/events', { headers: { 'last-event-id': sql } }, 400, 'Last-Event-ID'],
+    ['GET', '/events', { headers: { 'last-event-id': '18446744073709551616' } }, 400, 'Last-Event-ID'],
+    ['GET', '/events', { headers: { 'last-event-id': '01' } }, 400, 'Last-Event-ID'],
+    ['GET', '/events', { headers: { 'last-event-id': '-1' } }, 400, 'Last-Event-ID'],
     ['GET', '/nothing', {}, 404],
     ['PUT', '/activities', { body: draft }, 405],
     ['DELETE', '/users/1/stats', {}, 405],
@@ -409,7 +412,7 @@ suite('events', async () => {
     { url }: Pick<Service, 'url'>,
     tenant: string,
     lastEventId?: string,
-  ): Promise<{ ids: () => string[]; ended: () => boolean; end: () => void; type: string | null }> => {
+  ): Promise<{ ids: () => string[]; place: () => string | undefined; ended: () => boolean; end: () => void; type: string | null }> => {
     const stop = new AbortController()
     const headers = { 'x-tenant-id': tenant, ...(lastEventId !== undefined && { 'last-event-id': lastEventId }) }
     const response = await fetch(`${url}/events`, { headers, signal: stop.signal })
@@ -421,7 +424,8 @@ suite('events', async () => {
       .catch(() => {})
       .finally(() => (over = true))
     return {
-      ids: () => Array.from(text.matchAll(/^id: (.*)$/gm), ([, id]) => id!),
+      ids: () => Array.from(text.matchAll(/^id: (.*)\nevent: /gm), ([, id]) => id!),
+      place: () => /^retry: 1000\nid: (.*)\n\n/.exec(text)?.[1],
       ended: () => over,
       end: () => stop.abort(),
       type: response.headers.get('content-type'),
@@ -450,6 +454,19 @@ suite('events', async () => {
     } finally {
       await other.close()
     }
+  })
+
+  await test('that come while one is away are told also to who has seen none yet', async (t) => {
+    const service = await startService(t, undefined, { ROLE: 'api' })
+    await service.ask('POST', '/activities', { body: draft })
+    const reader = await follow(service, 'acme')
+    const place = await waitUntil(reader.place)
+    reader.end()
+    await service.ask('POST', '/activities', { body: draft })
+    const { rows } = await service.database.client.query('SELECT id FROM tenant_acme.events ORDER BY events.txid')
+    const back = await follow(service, 'acme', place)
+    await waitUntil(() => back.ids().length > 0)
+    assert.deepEqual(back.ids(), [(rows as { id: string }[])[1]!.id])
   })
 
   await test('come live to their tenant alone; who comes back misses none; close ends the streams', async (t) => {

@@ -36,6 +36,11 @@ test('the log has one order, which no event gets in front of later: not one that
   assert.deepEqual(await seen(await log.position('acme', id(2))), [id(9), id(1), id(5)], 'all that are kept')
   assert.deepEqual(await seen(await log.position('globex', id(9)), 'globex'), [])
 
+  assert.deepEqual(await seen(await log.position('acme', begin.txid)), [id(9), id(1), id(5)], 'a place says where to go on, too')
+  assert.deepEqual(await seen(await log.position('acme', (await log.position('acme', undefined)).txid)), [])
+  assert.deepEqual(await seen(await log.position('globex', begin.txid), 'globex'), [])
+  assert.deepEqual(await seen(await log.position('acme', '18446744073709551615')), [id(9), id(1), id(5)], 'no transaction of this server')
+
   await db.query("UPDATE tenant_acme.events SET written_at = now() - interval '24 hours 1 second' WHERE id = $1", [id(9)])
   await forgetOldEvents(db, ['acme', 'globex'])
   assert.deepEqual(await seen(), [id(1), id(5)])

@@ -6,19 +6,27 @@ import { schemaOf } from './schema.ts'
 const keptFor = "interval '24 hours'"
 
 const noId = '00000000-0000-0000-0000-000000000000'
+/** Before all transactions. */
+const beginning = '0'
 /** Transactions below this one have all ended. */
 const horizon = 'pg_snapshot_xmin(pg_current_snapshot())'
 
 /** The log that requests write. An event is in it once no transaction is open that began to write before its own: such a one could still come before it. */
 export function eventLog(db: Database): EventLog {
+  const one = async (text: string, values?: unknown[]): Promise<string> => {
+    const { rows } = await db.query(text, values)
+    return (rows as { txid: string | null }[])[0]?.txid ?? beginning
+  }
   return {
     async position(tenant, id) {
-      const { rows } =
-        id === undefined
-          ? await db.query(`SELECT ${horizon}::text AS txid`)
-          : await db.query(`SELECT txid::text FROM ${schemaOf(tenant)}.events WHERE id = $1`, [id])
-      const [found] = rows as { txid: string }[]
-      return { txid: found?.txid ?? '0', id: (found && id) ?? noId }
+      if (id === undefined) return { txid: await one(`SELECT ${horizon}::text AS txid`), id: noId }
+      if (/^\d+$/.test(id)) {
+        // One that is still to come is of another server: nothing would be behind it.
+        const txid = await one(`SELECT CASE WHEN $1::text::xid8 <= ${horizon} THEN $1::text END AS txid`, [id])
+        return { txid, id: noId }
+      }
+      const txid = await one(`SELECT txid::text FROM ${schemaOf(tenant)}.events WHERE id = $1`, [id])
+      return { txid, id: txid === beginning ? noId : id }
     },
 
     async after(tenant, { txid, id }, limit) {

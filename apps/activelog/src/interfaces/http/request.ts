@@ -28,10 +28,14 @@ export function readIdempotencyKey({ headers }: Request): string | undefined {
   return key
 }
 
+/** The number of a transaction, which has 64 bits. */
+const isPlace = (id: string): boolean => /^(0|[1-9]\d{0,19})$/.test(id) && BigInt(id) < 2n ** 64n
+
 export function readLastEventId({ headers }: Request): string | undefined {
   const id = headers.get('last-event-id')
   if (id === null || id === '') return undefined
-  if (!uuidv7.test(id)) throw badField('Last-Event-ID', 'must be the id of an event')
+  if (!uuidv7.test(id) && !isPlace(id))
+    throw badField('Last-Event-ID', `must be the id of an event, or that with which a stream began, got ${JSON.stringify(id.slice(0, 100))}`)
   return id
 }
 
