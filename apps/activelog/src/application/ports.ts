@@ -65,8 +65,8 @@ export interface LoggedEvent extends Position {
 export interface EventLog {
   /** Behind the event with that id, or where a position with that `txid` was when there was no event yet; behind all that there are without one; before all that are kept when it is not known. */
   position(tenant: string, id: string | undefined): Promise<Position>
-  /** What comes next, `limit` at most. */
-  after(tenant: string, position: Position, limit: number): Promise<readonly LoggedEvent[]>
+  /** What comes next: `limit` events at most, and none after the one with which they have `limitBytes`. */
+  after(tenant: string, position: Position, limit: number, limitBytes: number): Promise<readonly LoggedEvent[]>
 }
 
 /** One line of the audit trail. */

@@ -21,7 +21,8 @@ test('the log has one order, which no event gets in front of later: not one that
     [id(n), 'activity.created', '{}'],
   ]
   const begin = await log.position('acme', undefined)
-  const seen = async (from = begin, tenant = 'acme', limit = 500): Promise<string[]> => (await log.after(tenant, from, limit)).map((event) => event.id)
+  const seen = async (from = begin, tenant = 'acme', limit = 500): Promise<string[]> =>
+    (await log.after(tenant, from, limit, 1_000_000)).map((event) => event.id)
 
   await db.transaction(async (tx) => {
     await tx.query(...insert(9))
@@ -44,4 +45,23 @@ test('the log has one order, which no event gets in front of later: not one that
   await db.query("UPDATE tenant_acme.events SET written_at = now() - interval '24 hours 1 second' WHERE id = $1", [id(9)])
   await forgetOldEvents(db, ['acme', 'globex'])
   assert.deepEqual(await seen(), [id(1), id(5)])
+})
+
+test('a look ends with the event that makes it large, however large that is', async (t) => {
+  const test = await openTestDatabase('pg18')
+  const db = openDatabase(test.url!, { name: 'test' })
+  t.after(async () => {
+    await db.close()
+    await test.close()
+  })
+  await createTables(db, ['acme'], [])
+  const log = eventLog(db)
+  const begin = await log.position('acme', undefined)
+  // Compressed it is small: what counts is what leaves the server.
+  await db.query(
+    `INSERT INTO tenant_acme.events (id, name, activity) SELECT ('019c0000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, 'activity.created', json_build_object('notes', repeat('x', 12000))
+     FROM generate_series(1, 100) AS n`,
+  )
+  const found = async (limitBytes: number): Promise<number> => (await log.after('acme', begin, 500, limitBytes)).length
+  assert.deepEqual(await Promise.all([1, 12_000, 13_000, 100_000, 10_000_000].map(found)), [1, 1, 2, 9, 100])
 })

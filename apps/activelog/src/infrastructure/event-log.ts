@@ -29,11 +29,15 @@ export function eventLog(db: Database): EventLog {
       return { txid, id: txid === beginning ? noId : id }
     },
 
-    async after(tenant, { txid, id }, limit) {
+    async after(tenant, { txid, id }, limit, limitBytes) {
       const { rows } = await db.query(
-        `SELECT id, txid::text, name, activity FROM ${schemaOf(tenant)}.events
-         WHERE (txid, id) > ($1::text::xid8, $2::uuid) AND txid < ${horizon} ORDER BY events.txid, id LIMIT $3`,
-        [txid, id, limit],
+        `SELECT id, txid::text, name, activity FROM (
+           SELECT *, sum(octet_length(activity::text)) OVER (ORDER BY txid, id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before FROM (
+             SELECT id, txid, name, activity FROM ${schemaOf(tenant)}.events
+             WHERE (txid, id) > ($1::text::xid8, $2::uuid) AND txid < ${horizon} ORDER BY events.txid, id LIMIT $3
+           ) AS next
+         ) AS r WHERE coalesce(bytes_before, 0) < $4::bigint ORDER BY r.txid, r.id`,
+        [txid, id, limit, limitBytes],
       )
       return rows as LoggedEvent[]
     },

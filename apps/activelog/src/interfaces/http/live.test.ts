@@ -5,6 +5,7 @@ import { virtualClock } from '@core-backend/events/testing'
 import { waitUntil } from '@core-backend/testkit/wait-until'
 import type { EventLog, LoggedEvent } from '../../application/ports.ts'
 import { newActivity } from '../../domain/activity.ts'
+import { problem } from './problem.ts'
 import { createLive as createLiveOf, type Live, type LiveOptions } from './live.ts'
 
 const activity = newActivity({ userId: 1, type: 'yoga', title: 'x', durationMinutes: 1, activityDate: '2026-01-01' }, { id: 'a', now: new Date('2026-01-01') })
@@ -26,11 +27,14 @@ function memoryLog(): EventLog & { add(tenant: string, ...events: LoggedEvent[])
       if (id === undefined) return of(tenant).at(-1) ?? { txid: '0', id: '' }
       return of(tenant).find((one) => one.id === id) ?? { txid: '0', id: '' }
     },
-    async after(tenant, { txid }, limit) {
+    async after(tenant, { txid }, limit, limitBytes) {
       this.looks++
       const found = of(tenant)
         .filter((one) => Number(one.txid) > Number(txid))
         .slice(0, limit)
+      let bytes = 0
+      const most = found.findIndex((one) => (bytes += JSON.stringify(one.activity).length) >= limitBytes)
+      if (most >= 0) found.length = most + 1
       await this.wait
       return found
     },
@@ -142,6 +146,46 @@ test('a slow reader loses nothing and is not cut off, whatever comes meanwhile: 
     )
     assert.equal(live.listeners, 1)
     await reader.cancel()
+  })
+})
+
+test('a look is 256 KB at most, and none is made for who does not read', async () => {
+  const log = memoryLog()
+  const live = createLive({ log, pollMs: never })
+  await using(live, async () => {
+    log.add('acme', ...Array.from({ length: 100 }, (_, n) => ({ ...event(n + 1), activity: { ...activity, notes: 'x'.repeat(12_000) } })))
+    const stream = await live.open('acme', 'event-1')
+    await setImmediate()
+    assert.equal(log.looks, 0)
+    const reader = stream.getReader()
+    const sizes: number[] = []
+    while (sizes.reduce((sum, size) => sum + size, 0) < 99 * 12_000) sizes.push((await reader.read()).value!.length)
+    assert.equal(log.looks, sizes.length - 1)
+    assert.ok(Math.max(...sizes) < 2 ** 18 + 13_000, sizes.join())
+    await reader.cancel()
+  })
+})
+
+test('a tenant has so many listeners in a process, and the next is told to come back', async () => {
+  const log = memoryLog()
+  let away = true
+  const position: EventLog['position'] = (...given) => (away ? Promise.reject(new Error('no database')) : log.position(...given))
+  const live = createLive({ log: { position, after: log.after }, maxListeners: 2 })
+  await using(live, async () => {
+    await assert.rejects(live.open('acme', undefined), { message: 'no database' })
+    away = false
+    const opened = await Promise.allSettled([1, 2, 3, 4].map(() => live.open('acme', undefined)))
+    assert.deepEqual(
+      opened.map(({ status }) => status),
+      ['fulfilled', 'fulfilled', 'rejected', 'rejected'],
+    )
+    const answer = problem((opened[2] as PromiseRejectedResult).reason, 'r')
+    assert.deepEqual([answer.status, answer.headers.get('retry-after')], [503, '1'])
+    assert.equal(((await answer.json()) as { detail: string }).detail, 'This process has 2 streams of this tenant already, which is the most; try again')
+    await live.open('globex', undefined)
+    await (opened[0] as PromiseFulfilledResult<ReadableStream>).value.cancel()
+    await live.open('acme', undefined)
+    assert.equal(live.listeners, 3)
   })
 })
 
@@ -262,7 +306,9 @@ test('a reader who leaves while the log is read ends the reading', async () => {
   log.wait = gate.promise
   const live = createLive({ log })
   await using(live, async () => {
-    await read(await live.open('acme', 'event-0')).cancel()
+    const reader = read(await live.open('acme', 'event-0'))
+    await waitUntil(() => log.looks === 1)
+    await reader.cancel()
     assert.equal(live.listeners, 0)
     gate.resolve()
     await setImmediate() // every turn of the reading would be over

@@ -3,6 +3,7 @@ import { enough } from '@core-backend/internal/abort'
 import { type Clock, systemClock } from '@core-backend/internal/clock'
 import type { EventLog, LoggedEvent, Logger, Position } from '../../application/ports.ts'
 import { isUnavailable } from '../../infrastructure/database.ts'
+import { HttpError } from './problem.ts'
 import { createRoom, type Room, type Waiting } from './room.ts'
 
 export interface LiveOptions {
@@ -12,6 +13,8 @@ export interface LiveOptions {
   heartbeatMs?: number
   /** Between two looks for events of which nobody told. @default 1_000 */
   pollMs?: number
+  /** Of one tenant. @default 1_000 */
+  maxListeners?: number
   clock?: Clock
 }
 
@@ -19,7 +22,7 @@ export interface LiveOptions {
 export interface Live {
   /** There are new events of the tenant: its listeners look at once. */
   wake(tenant: string): void
-  /** A stream that begins now, with an id that says when, or after the event that its client saw last: each event once, in the order of the log, as fast as it is read. Rejects when it cannot find out where now is. */
+  /** A stream that begins now, with an id that says when, or after the event that its client saw last: each event once, in the order of the log, as fast as it is read. Rejects when it cannot find out where now is, and with `HttpError` when the tenant has its most. */
   open(tenant: string, lastEventId: string | undefined): Promise<ReadableStream<Uint8Array>>
   readonly listeners: number
   /** Resolves once somebody listens, or nobody does, or `signal` aborts. */
@@ -33,13 +36,21 @@ interface Listener {
   end(): void
 }
 
-const utf8 = new TextEncoder()
-const page = 500
+/** Events as they are sent, the same bytes to all who want them. */
+interface Page {
+  readonly chunk: Uint8Array
+  readonly end: Position
+}
 
-export function createLive({ log, logger, heartbeatMs = 15_000, pollMs = 1_000, clock = systemClock }: LiveOptions): Live {
+const utf8 = new TextEncoder()
+/** Of one look. Of what its client does not read a stream holds none; the HTTP server one, and one more when both were there before it had sent the headers. */
+const page = 500
+const pageBytes = 2 ** 18
+
+export function createLive({ log, logger, heartbeatMs = 15_000, pollMs = 1_000, maxListeners = 1_000, clock = systemClock }: LiveOptions): Live {
   const listeners = new Set<Listener>()
   /** Looks that are under way: listeners that are equally far share one. */
-  const looks = new Map<string, Promise<readonly LoggedEvent[]>>()
+  const looks = new Map<string, Promise<Page | undefined>>()
   /** Tenants whose log cannot be read, and of whom that was told. */
   const failing = new Set<string>()
   const comings = new EventEmitter()
@@ -69,11 +80,14 @@ export function createLive({ log, logger, heartbeatMs = 15_000, pollMs = 1_000, 
     logger.error({ err: error, tenant }, 'The log of live events cannot be read')
   }
 
-  function look(tenant: string, position: Position): Promise<readonly LoggedEvent[]> {
+  function look(tenant: string, position: Position): Promise<Page | undefined> {
     const key = `${tenant} ${position.txid} ${position.id}`
     const shared = looks.get(key)
     if (shared) return shared
-    const fresh = log.after(tenant, position, page).finally(() => looks.get(key) === fresh && looks.delete(key))
+    const fresh = log
+      .after(tenant, position, page, pageBytes)
+      .then(pageOf)
+      .finally(() => looks.delete(key))
     looks.set(key, fresh)
     return fresh
   }
@@ -84,33 +98,38 @@ export function createLive({ log, logger, heartbeatMs = 15_000, pollMs = 1_000, 
     },
 
     async open(tenant, lastEventId) {
+      const room = roomOf(tenant)
+      if (room.seats >= maxListeners) throw new HttpError(503, `This process has ${maxListeners} streams of this tenant already, which is the most; try again`)
+      room.seats++
       // Before the answer, so that its client misses nothing that it causes itself.
       let position = await log.position(tenant, lastEventId).catch((error: unknown) => {
-        // Begun later it would leave out what happens until then. Who says where to go on loses nothing, and browsers give up for good at any answer but 200.
-        if (lastEventId === undefined) throw error
-        return undefined
+        // Who says where to go on loses nothing by a position that is found out later, and browsers give up for good at any answer but 200.
+        if (lastEventId !== undefined) return undefined
+        room.seats--
+        throw error
       })
       let listener: Listener
       let over = false
-      const room = roomOf(tenant)
-      const waiting: Waiting = {
+      const waiting: Waiting<Page> = {
         get position() {
           return position
         },
         async look() {
           try {
             position ??= await log.position(tenant, lastEventId)
-            const events = await look(tenant, position)
+            const found = await look(tenant, position)
             failing.delete(tenant)
-            return events
+            return found
           } catch (error) {
             tell(tenant, error)
-            return []
+            return undefined
           }
         },
       }
       const leave = (): void => {
+        if (over) return
         over = true
+        room.seats--
         listeners.delete(listener)
         comings.emit('change')
         room.leave(waiting)
@@ -120,14 +139,14 @@ export function createLive({ log, logger, heartbeatMs = 15_000, pollMs = 1_000, 
           start(controller) {
             listener = {
               beat() {
-                if ((controller.desiredSize ?? 0) > 0) controller.enqueue(utf8.encode(': still here\n\n'))
+                if (controller.desiredSize === 0) controller.enqueue(utf8.encode(': still here\n\n'))
               },
               end() {
                 leave()
                 controller.close()
               },
             }
-            if (closed.aborted) return controller.close()
+            if (closed.aborted) return listener.end()
             listeners.add(listener)
             comings.emit('change')
             controller.enqueue(utf8.encode(lastEventId === undefined ? `retry: 1000\nid: ${position!.txid}\n\n` : 'retry: 1000\n\n'))
@@ -136,19 +155,18 @@ export function createLive({ log, logger, heartbeatMs = 15_000, pollMs = 1_000, 
           async pull(controller) {
             while (!over) {
               const { told } = room
-              const events = await waiting.look()
+              const found = await waiting.look()
               if (over) return
-              if (events.length > 0) {
-                position = events.at(-1)!
-                controller.enqueue(utf8.encode(events.map(frame).join('')))
-                return
+              if (found) {
+                position = found.end
+                return controller.enqueue(found.chunk)
               }
               await room.idle(waiting, told)
             }
           },
           cancel: leave,
         },
-        { highWaterMark: 1 },
+        { highWaterMark: 0 },
       )
     },
 
@@ -168,3 +186,8 @@ export function createLive({ log, logger, heartbeatMs = 15_000, pollMs = 1_000, 
 }
 
 const frame = ({ id, name, activity }: LoggedEvent): string => `id: ${id}\nevent: ${name}\ndata: ${JSON.stringify(activity)}\n\n`
+
+function pageOf(events: readonly LoggedEvent[]): Page | undefined {
+  const end = events.at(-1)
+  return end && { chunk: utf8.encode(events.map(frame).join('')), end: { txid: end.txid, id: end.id } }
+}

@@ -54,7 +54,7 @@ export function problem(error: unknown, requestId: string): Response {
   const status = statusOf(error)
   const faults = error instanceof HttpError || error instanceof InvalidActivityError ? error.faults : []
   const detail =
-    status === 503
+    status === 503 && !(error instanceof HttpError)
       ? 'The database cannot be reached; try again'
       : status === 500
         ? 'Something went wrong here'

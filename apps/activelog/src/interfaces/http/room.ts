@@ -1,17 +1,19 @@
 import { enough } from '@core-backend/internal/abort'
 import type { Clock } from '@core-backend/internal/clock'
-import type { LoggedEvent, Position } from '../../application/ports.ts'
+import type { Position } from '../../application/ports.ts'
 
 /** Who waits for what comes next. */
-export interface Waiting {
+export interface Waiting<Found extends object = object> {
   /** How far it is; undefined while that could not be found out. */
   readonly position: Position | undefined
-  /** What is new to it. Does not reject. */
-  look(): Promise<readonly LoggedEvent[]>
+  /** What is new to it, if anything is. Does not reject. */
+  look(): Promise<Found | undefined>
 }
 
 /** Where the listeners of one tenant wait. One of them looks for all: a quiet tenant costs one look at a time, however many listen. */
 export interface Room {
+  /** Taken, whether their listeners wait or read. */
+  seats: number
   /** How often it was told that there is something new. */
   readonly told: number
   tell(): void
@@ -47,15 +49,17 @@ export function createRoom({ pollMs, clock }: { pollMs: number; clock: Clock }):
       const last = furthestBehind(waiting.keys())
       if (signal.aborted || !last) continue
       const placed = last.position !== undefined
-      const events = await last.look()
+      const found = await last.look()
       // What kept one from knowing its place kept the others, too.
-      if (events.length > 0 || (!placed && last.position)) wakeAll()
+      if (found || (!placed && last.position)) wakeAll()
       else waitMs = Math.min(waitMs * 2, pollMs)
     }
     polling = false
   }
 
   return {
+    seats: 0,
+
     get told() {
       return told
     },

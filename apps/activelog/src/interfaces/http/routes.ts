@@ -45,7 +45,8 @@ export function routes({ api, checks, metrics, newId, logger }: RouteDependencie
     const method = METHODS.includes(c.req.method) ? c.req.method : 'other'
     metrics.observe(method, routePath(c, -1), status, seconds)
     const fields = { requestId, traceId: trace.traceId, method: c.req.method, path: c.req.path, status, ms: Math.round(seconds * 1e5) / 100, err: c.error }
-    if (status >= 500) logger.error(fields, 'Request failed')
+    // What is refused on purpose is no fault of ours, as a stream too many.
+    if (status >= 500 && !(c.error instanceof HttpError)) logger.error(fields, 'Request failed')
     else logger.debug(fields, 'Request')
   })
   app.onError((error, c) => problem(error, c.get('requestId')))

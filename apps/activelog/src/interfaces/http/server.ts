@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { createServer } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { getRequestListener } from '@hono/node-server'
+import { getRequestListener, type Http2Bindings, type HttpBindings } from '@hono/node-server'
 import { answerUnreadable, unreadableTarget } from './unreadable.ts'
 
 /** A listening server. */
@@ -9,16 +9,25 @@ export interface HttpServer {
   /** `http://host:port`, with the port that was taken. */
   readonly url: string
   readonly port: number
-  /** Takes no more connections, answers what was asked, ends the rest after `drainMs` (10 s). */
+  /** Takes no more connections, answers what was asked, ends the rest after `drainMs` (10 s); event streams, whose clients come back, after `streamMs` (1 s). */
   close(): Promise<void>
 }
 
 /** Rejects with a line that says why it cannot listen. */
 export async function serve(
   fetch: (request: Request) => Response | Promise<Response>,
-  { host, port, drainMs = 10_000 }: { host: string; port: number; drainMs?: number },
+  { host, port, drainMs = 10_000, streamMs = 1_000 }: { host: string; port: number; drainMs?: number; streamMs?: number },
 ): Promise<HttpServer> {
-  const listener = getRequestListener(fetch, { overrideGlobalObjects: false, errorHandler: unreadableTarget })
+  const streams = new Set<{ destroy(): unknown }>()
+  const answer = async (request: Request, { outgoing }: HttpBindings | Http2Bindings): Promise<Response> => {
+    const response = await fetch(request)
+    if (response.headers.get('content-type')?.startsWith('text/event-stream') && !outgoing.closed) {
+      streams.add(outgoing)
+      outgoing.once('close', () => streams.delete(outgoing))
+    }
+    return response
+  }
+  const listener = getRequestListener(answer, { overrideGlobalObjects: false, errorHandler: unreadableTarget })
   // Longer than the 60 s after which the usual load balancers drop an idle connection: dropped here first, it could take a request with it.
   const server = createServer(
     { keepAliveTimeout: 65_000, headersTimeout: 66_000, requireHostHeader: false },
@@ -36,12 +45,14 @@ export async function serve(
   async function close(): Promise<void> {
     const closed = once(server, 'close')
     server.close()
-    const deadline = performance.now() + drainMs
+    const began = performance.now()
     let open = true
     void closed.then(() => (open = false))
     // A connection is idle only once its answer is out, and nobody says when that is.
-    while (open && performance.now() < deadline) {
+    while (open && performance.now() < began + drainMs) {
       server.closeIdleConnections()
+      // By now it is only those that nobody reads.
+      if (performance.now() >= began + streamMs) for (const stream of streams) stream.destroy()
       await Promise.race([closed, sleep(20)])
     }
     server.closeAllConnections()
