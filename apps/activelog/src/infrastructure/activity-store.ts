@@ -4,6 +4,7 @@ import type { Outbox } from '@core-backend/outbox'
 import type { ActivityFilter, ActivityStore, RepeatableRequest, Unit } from '../application/ports.ts'
 import type { Activity, ActivityType } from '../domain/activity.ts'
 import type { Database } from './database.ts'
+import { forget } from './forget.ts'
 import { schemaOf } from './schema.ts'
 
 /** How long a repeated request gets its first answer. */
@@ -57,8 +58,8 @@ export function activityStore(db: Database, outbox: Outbox): ActivityStore {
 }
 
 /** Forgets the keys that no longer answer anything. */
-export async function forgetOldKeys(db: Database, tenants: readonly string[]): Promise<void> {
-  for (const tenant of tenants) await db.query(`DELETE FROM ${schemaOf(tenant)}.idempotency_keys WHERE created_at < now() - ${keptFor}`)
+export async function forgetOldKeys(db: Database, tenants: readonly string[], signal?: AbortSignal): Promise<void> {
+  for (const tenant of tenants) await forget(db, `${schemaOf(tenant)}.idempotency_keys`, `created_at < now() - ${keptFor}`, signal)
 }
 
 function unit(tx: Transaction, tenant: string, events: EventPublisher): Unit {

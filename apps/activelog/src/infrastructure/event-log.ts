@@ -1,5 +1,6 @@
 import type { EventLog, LoggedEvent } from '../application/ports.ts'
 import type { Database } from './database.ts'
+import { forget } from './forget.ts'
 import { schemaOf } from './schema.ts'
 
 /** How long `/events` goes on from an event. */
@@ -45,6 +46,6 @@ export function eventLog(db: Database): EventLog {
 }
 
 /** Forgets the events from which nobody can go on any more. */
-export async function forgetOldEvents(db: Database, tenants: readonly string[]): Promise<void> {
-  for (const tenant of tenants) await db.query(`DELETE FROM ${schemaOf(tenant)}.events WHERE written_at < now() - ${keptFor}`)
+export async function forgetOldEvents(db: Database, tenants: readonly string[], signal?: AbortSignal): Promise<void> {
+  for (const tenant of tenants) await forget(db, `${schemaOf(tenant)}.events`, `written_at < now() - ${keptFor}`, signal)
 }
