@@ -92,7 +92,7 @@ CREATE TABLE ${schema}.events (
   written_at timestamptz NOT NULL DEFAULT now()
 );
 CREATE INDEX ON ${schema}.events (txid, id);
-CREATE INDEX ON ${schema}.events USING brin (written_at);
+CREATE INDEX ON ${schema}.events USING brin (written_at) WITH (autosummarize = on);
 CREATE TABLE ${schema}.audit (
   event_id uuid PRIMARY KEY,
   event text NOT NULL,

@@ -60,6 +60,15 @@ test('what is past its time goes in steps, of each tenant, and nothing else', as
   assert.deepEqual(await kept(db), [2, 2, 2, 2])
 })
 
+test('what is old is found by an index that the server keeps up with', async (t) => {
+  const { db } = await world(t)
+  const { rows } = await db.query("SELECT reloptions FROM pg_class WHERE relname = 'events_by_time'")
+  assert.deepEqual(
+    rows,
+    tenants.map(() => ({ reloptions: ['autosummarize=on'] })),
+  )
+})
+
 test('a step is the last one when the process stops', async (t) => {
   const { db, statements } = await world(t)
   await fill(db, 20_001)

@@ -58,7 +58,7 @@ CREATE TABLE IF NOT EXISTS ${schema}.events (
   written_at timestamptz NOT NULL DEFAULT now()
 );
 CREATE INDEX IF NOT EXISTS events_in_order ON ${schema}.events (txid, id);
-CREATE INDEX IF NOT EXISTS events_by_time ON ${schema}.events USING brin (written_at);
+CREATE INDEX IF NOT EXISTS events_by_time ON ${schema}.events USING brin (written_at) WITH (autosummarize = on);
 
 -- Written by handlers: what of each activity stands in the sums, and the sums.
 CREATE TABLE IF NOT EXISTS ${schema}.counted (
