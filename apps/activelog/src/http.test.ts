@@ -456,6 +456,26 @@ suite('events', async () => {
     }
   })
 
+  await test('of a restored dump are told, although they are of transactions that are still to come here', async (t) => {
+    const service = await startService(t, undefined, { ROLE: 'api' })
+    for (let n = 0; n < 3; n++) await service.ask('POST', '/activities', { body: draft })
+    await service.database.client.query("UPDATE tenant_acme.events SET txid = '4000000000'")
+    const told: unknown[] = []
+    const env = { ROLE: 'api', PORT: '0', TENANTS: 'acme,globex', DATABASE_URL: service.database.url! }
+    const logger = { debug() {}, info() {}, error() {}, warn: (fields: object) => void told.push(fields) }
+    const other = await startActivelog(fromEnv(env), { logger })
+    try {
+      const { rows } = await service.database.client.query('SELECT id FROM tenant_acme.events ORDER BY id')
+      const [first, ...rest] = (rows as { id: string }[]).map(({ id }) => id)
+      const back = await follow({ url: other.url! }, 'acme', first)
+      await waitUntil(() => back.ids().length === 2)
+      assert.deepEqual(back.ids(), rest)
+      assert.deepEqual(told, [{ table: 'tenant_acme.events', events: 3 }])
+    } finally {
+      await other.close()
+    }
+  })
+
   await test('that come while one is away are told also to who has seen none yet', async (t) => {
     const service = await startService(t, undefined, { ROLE: 'api' })
     await service.ask('POST', '/activities', { body: draft })

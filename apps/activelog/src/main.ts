@@ -8,7 +8,7 @@ import { activityStore } from './infrastructure/activity-store.ts'
 import { openBroker } from './infrastructure/broker.ts'
 import { openDatabase, reachable } from './infrastructure/database.ts'
 import { startEmbeddedPostgres } from './infrastructure/embedded-postgres.ts'
-import { eventLog } from './infrastructure/event-log.ts'
+import { adoptEvents, eventLog } from './infrastructure/event-log.ts'
 import { startHousekeeping } from './infrastructure/housekeeping.ts'
 import { countProgress } from './infrastructure/progress.ts'
 import { projections as postgresProjections } from './infrastructure/projections.ts'
@@ -73,6 +73,7 @@ export async function startActivelog(
     const outbox = createOutbox({ schema: sharedSchema })
     const inbox = createInbox({ schema: sharedSchema })
     await createTables(background, tenants, [outbox.schema(), inbox.schema()])
+    await adoptEvents(background, tenants, logger)
 
     // The broker, on which every event waits for the workers from its first day.
     const broker = opened(await openBroker({ url: settings.brokerUrl, database: background, listenUrl: server ? undefined : url, logger }))

@@ -1,4 +1,4 @@
-import type { EventLog, LoggedEvent } from '../application/ports.ts'
+import type { EventLog, LoggedEvent, Logger } from '../application/ports.ts'
 import type { Database } from './database.ts'
 import { forget } from './forget.ts'
 import { schemaOf } from './schema.ts'
@@ -48,4 +48,23 @@ export function eventLog(db: Database): EventLog {
 /** Forgets the events from which nobody can go on any more. */
 export async function forgetOldEvents(db: Database, tenants: readonly string[], signal?: AbortSignal): Promise<void> {
   for (const tenant of tenants) await forget(db, `${schemaOf(tenant)}.events`, `written_at < now() - ${keptFor}`, signal)
+}
+
+/**
+ * A dump that was restored into another server has events of transactions that are still to come there: nobody would see them, nor what is written behind
+ * them, for as long as that takes. They are taken for events of now, in the order of their ids. On the server that wrote them there are none.
+ */
+export async function adoptEvents(db: Database, tenants: readonly string[], logger: Logger): Promise<void> {
+  for (const tenant of tenants) {
+    const adopted = await db.transaction(async (tx) => {
+      await tx.query("SELECT pg_advisory_xact_lock(hashtextextended('activelog events', 0))")
+      const { rows } = await tx.query(
+        `WITH adopted AS (UPDATE ${schemaOf(tenant)}.events SET txid = pg_current_xact_id() WHERE txid >= pg_snapshot_xmax(pg_current_snapshot()) RETURNING 1)
+         SELECT count(*)::integer AS n FROM adopted`,
+      )
+      return (rows[0] as { n: number }).n
+    })
+    if (adopted > 0)
+      logger.warn({ table: `tenant_${tenant}.events`, events: adopted }, 'Events of another server, as after restoring a dump, now stand last in the log')
+  }
 }
