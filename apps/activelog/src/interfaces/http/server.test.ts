@@ -19,7 +19,7 @@ test('the end does not wait for who does not read a stream', async (t) => {
     host: '127.0.0.1',
     port: 0,
     drainMs: never,
-    streamMs: 10,
+    graceMs: 10,
   })
   const client = connect(server.port, '127.0.0.1').on('error', () => {})
   t.after(() => client.destroy())
@@ -28,6 +28,15 @@ test('the end does not wait for who does not read a stream', async (t) => {
   let seen = -1
   await waitUntil(() => pulls === seen || void (seen = pulls), { everyMs: 50, what: 'full buffers' })
   end()
+  await server.close()
+})
+
+test('the end does not wait for connections on which nothing was asked, as browsers open them ahead', async (t) => {
+  const server = await serve(() => new Response('here'), { host: '127.0.0.1', port: 0, drainMs: never, graceMs: 10 })
+  const client = connect(server.port, '127.0.0.1').on('error', () => {})
+  t.after(() => client.destroy())
+  await once(client, 'connect')
+  await (await fetch(server.url)).text() // the server has seen both
   await server.close()
 })
 
@@ -40,7 +49,7 @@ test('the end waits for a slow answer', async () => {
       await go.promise
       return new Response('here')
     },
-    { host: '127.0.0.1', port: 0, drainMs: never, streamMs: 0 },
+    { host: '127.0.0.1', port: 0, drainMs: never, graceMs: 0 },
   )
   const answer = fetch(server.url)
   await asked.promise

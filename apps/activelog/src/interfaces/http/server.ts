@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { createServer } from 'node:http'
+import { createServer, type IncomingMessage } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { getRequestListener, type Http2Bindings, type HttpBindings } from '@hono/node-server'
 import { answerUnreadable, unreadableTarget } from './unreadable.ts'
@@ -9,22 +9,29 @@ export interface HttpServer {
   /** `http://host:port`, with the port that was taken. */
   readonly url: string
   readonly port: number
-  /** Takes no more connections, answers what was asked, ends the rest after `drainMs` (10 s); event streams, whose clients come back, after `streamMs` (1 s). */
+  /** Takes no more connections, answers what was asked, ends the rest after `drainMs` (10 s); after `graceMs` (1 s) streams that are not read, whose clients come back, and connections on which nothing was asked. */
   close(): Promise<void>
+}
+
+interface Destroyable {
+  once(event: 'close', listener: () => void): unknown
+  destroy(): unknown
 }
 
 /** Rejects with a line that says why it cannot listen. */
 export async function serve(
   fetch: (request: Request) => Response | Promise<Response>,
-  { host, port, drainMs = 10_000, streamMs = 1_000 }: { host: string; port: number; drainMs?: number; streamMs?: number },
+  { host, port, drainMs = 10_000, graceMs = 1_000 }: { host: string; port: number; drainMs?: number; graceMs?: number },
 ): Promise<HttpServer> {
-  const streams = new Set<{ destroy(): unknown }>()
+  /** Open streams, and connections on which nothing was asked yet: these do not end by themselves. */
+  const lasting = new Set<Destroyable>()
+  const keep = (it: Destroyable): void => {
+    lasting.add(it)
+    it.once('close', () => lasting.delete(it))
+  }
   const answer = async (request: Request, { outgoing }: HttpBindings | Http2Bindings): Promise<Response> => {
     const response = await fetch(request)
-    if (response.headers.get('content-type')?.startsWith('text/event-stream') && !outgoing.closed) {
-      streams.add(outgoing)
-      outgoing.once('close', () => streams.delete(outgoing))
-    }
+    if (response.headers.get('content-type')?.startsWith('text/event-stream') && !outgoing.closed) keep(outgoing)
     return response
   }
   const listener = getRequestListener(answer, { overrideGlobalObjects: false, errorHandler: unreadableTarget })
@@ -33,6 +40,8 @@ export async function serve(
     { keepAliveTimeout: 65_000, headersTimeout: 66_000, requireHostHeader: false },
     (request, response) => void listener(request, response),
   )
+  server.on('connection', keep)
+  server.on('request', ({ socket }: IncomingMessage) => lasting.delete(socket))
   answerUnreadable(server, fetch)
   server.listen(port, host)
   await once(server, 'listening').catch((cause: NodeJS.ErrnoException) => {
@@ -51,8 +60,8 @@ export async function serve(
     // A connection is idle only once its answer is out, and nobody says when that is.
     while (open && performance.now() < began + drainMs) {
       server.closeIdleConnections()
-      // By now it is only those that nobody reads.
-      if (performance.now() >= began + streamMs) for (const stream of streams) stream.destroy()
+      // Streams have been closed by their maker: what is left of them is not read, or too slowly.
+      if (performance.now() >= began + graceMs) for (const it of lasting) it.destroy()
       await Promise.race([closed, sleep(20)])
     }
     server.closeAllConnections()
