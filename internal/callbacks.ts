@@ -14,6 +14,15 @@ export function watched(who: string, type: string, call: () => unknown): void {
   }
 }
 
+const told = new Set<string>()
+
+/** For a failure that nobody asked to hear of: the first of a process is a warning, which names the hook. */
+export function unheard(hook: string, type: string, what: string, error: unknown): void {
+  if (told.has(hook)) return
+  told.add(hook)
+  process.emitWarning(`${what}: ${thrownText(error)}. This is told once: hooks.${hook} hears of all`, type)
+}
+
 /** Whether a predicate says no. One that throws, gives a promise or is not there has not; of the first two a warning of the kind `type` tells. */
 export function saysNo(option: string, type: string, ask: () => unknown): boolean {
   try {

@@ -1,4 +1,4 @@
-import { warnOf, watched } from '#internal/callbacks'
+import { unheard, warnOf, watched } from '#internal/callbacks'
 import type { PublishResult } from './driver.ts'
 import type { Message } from './message.ts'
 
@@ -10,7 +10,7 @@ export interface Hooks {
   onPublish?(event: { readonly topic: string; readonly id: string; readonly result: PublishResult }): void
   onDelivery?(event: { readonly message: Message<unknown>; readonly group: string | undefined }): void
   onSettled?(event: { readonly message: Message<unknown>; readonly group: string | undefined; readonly outcome: Outcome; readonly durationMs: number }): void
-  /** A handler's failure (with its message) or a failure of the broker behind a subscription (without); both are dealt with, this only tells. */
+  /** A handler's failure (with its message) or a failure of the broker behind a subscription (without); both are dealt with, this only tells. Without this hook, the first of a process is a warning. */
   onError?(event: { readonly error: unknown; readonly topic: string; readonly group: string | undefined; readonly message?: Message<unknown> }): void
   /** A handler goes on although its signal aborted `abortGraceMs` ago. Its slot stays taken until it ends. */
   onStuck?(event: { readonly message: Message<unknown>; readonly group: string | undefined; readonly reason: unknown }): void
@@ -19,8 +19,14 @@ export interface Hooks {
 /** Calls one hook; its exception is reported as a process warning and goes no further. */
 export function tell<K extends keyof Hooks>(hooks: Hooks, name: K, event: Parameters<NonNullable<Hooks[K]>>[0]): void {
   const hook = hooks[name] as ((e: typeof event) => void) | undefined
+  if (!hook && name === 'onError') tellOnce(event as Parameters<NonNullable<Hooks['onError']>>[0])
   if (!hook) return
   watched(`Hook ${name}`, warning, () => hook.call(hooks, event))
+}
+
+function tellOnce({ error, topic, group, message }: Parameters<NonNullable<Hooks['onError']>>[0]): void {
+  const of = `${topic}${group === undefined ? '' : ` (group ${group})`}`
+  unheard('onError', warning, message ? `A handler of ${of} failed` : `The subscription to ${of} has trouble`, error)
 }
 
 /** The name of our process warnings. */

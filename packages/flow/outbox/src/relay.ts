@@ -1,7 +1,7 @@
 import { hostname } from 'node:os'
 import { deferred, enough, orAborted } from '#internal/abort'
 import { fullJitter, type Backoff } from '#internal/backoff'
-import { watched } from '#internal/callbacks'
+import { unheard, watched } from '#internal/callbacks'
 import { systemClock } from '#internal/clock'
 import { checkOptions } from '#internal/options'
 import { uuidv7 } from '#internal/uuid'
@@ -85,6 +85,8 @@ export function relay(options: RelayOptions): Relay {
 
   function tell<K extends keyof RelayHooks>(hook: K, ...args: Parameters<NonNullable<RelayHooks[K]>>): void {
     if (hook === 'onError') trouble = args[0]
+    if (hook === 'onError' && !hooks.onError)
+      unheard('onError', 'OutboxWarning', `The relay cannot ${args[1] === 'publish' ? 'publish' : 'use the database'}`, args[0])
     // Watching must not stop the work.
     watched(`Hook ${hook}`, 'OutboxWarning', () => (hooks[hook] as ((...a: unknown[]) => unknown) | undefined)?.(...args))
   }
