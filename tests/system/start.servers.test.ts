@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { chmodSync, chownSync, cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
+import { chmodSync, chownSync, cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -35,7 +35,7 @@ async function start(dataDir: string, env: Record<string, string> = {}, options:
   return { app, url: /http:[^,]+/.exec(line)![0] }
 }
 
-async function post({ url }: Started, key: string): Promise<number> {
+async function post({ url }: Pick<Started, 'url'>, key: string): Promise<number> {
   const body = JSON.stringify({ userId: 1, type: 'yoga', title: key, durationMinutes: 10, activityDate: '2026-01-01' })
   const headers = { 'x-tenant-id': 'acme', 'content-type': 'application/json', 'idempotency-key': key }
   const answer = await fetch(`${url}/activities`, { method: 'POST', headers, body })
@@ -197,6 +197,26 @@ test('Ctrl-C finishes what it was asked; a second one ends at once; SIGKILL lose
   const fourth = await start(dataDir)
   await handled(fourth, 40)
   assert.equal(await ended(fourth, 'SIGTERM'), 0)
+})
+
+test('who reads its output may go: it goes on, and stops as ever', async (t) => {
+  const dataDir = folder()
+  for (const args of [[], ['--demo']]) {
+    const env = { ...process.env, NODE_TEST_CONTEXT: undefined, ...unset, DATA_DIR: dataDir, PORT: '0' }
+    const child = spawn(process.execPath, ['--conditions=@core-backend/source', main, ...args], { env, stdio: ['ignore', 'pipe', 'pipe'] })
+    t.after(() => child.kill('SIGKILL'))
+    const exited = once(child, 'exit')
+    let text = ''
+    for await (const chunk of child.stdout.setEncoding('utf8')) if (/listens on (.*),.*\n/.test((text += String(chunk)))) break // which closes it, as `head` does
+    child.stderr.destroy()
+    const started = { url: /http:[^,]+/.exec(text)![0] }
+    if (args.length === 0) assert.equal(await post(started, 'one'), 201)
+    // The demo writes a line every three seconds, and makes some hundred events meanwhile.
+    else await waitUntil(async () => Number(/^activelog_relay_published (\d+)/m.exec(await (await fetch(`${started.url}/metrics`)).text())?.[1]) > 200)
+    child.kill('SIGINT')
+    assert.deepEqual(await exited, [0, null], text)
+    assert.equal(existsSync(join(dataDir, 'cluster/postmaster.pid')), false, 'the database is stopped')
+  }
 })
 
 test('Ctrl-C ends a start that waits for a database that says nothing', async (t) => {

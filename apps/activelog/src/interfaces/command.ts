@@ -37,8 +37,10 @@ const sameKeyMs = 250
 /** Longer than everything that an end waits for. */
 const endMs = 30_000
 
-/** `npm start`: runs until Ctrl-C or SIGTERM, a second one of which ends it at once; nothing is lost by that. Every fault is one line and exit code 1. */
+/** `npm start`: runs until Ctrl-C or SIGTERM, a second one of which ends it at once; nothing is lost by that. A closed stdout or stderr ends nothing. Every fault is one line and exit code 1. */
 export async function runCommand(start: Start, args: readonly string[] = process.argv.slice(2)): Promise<void> {
+  // Whoever reads what is written may go, as `head` does, or a `tee` that the same Ctrl-C reaches: that ends nothing.
+  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
   const stopping = new AbortController()
   let stoppedAt = 0
   const onSignal = (): void => {
