@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { asProgram, freePort, type Program, type ProgramOptions, startProgram } from '@core-backend/testkit/processes'
+import { openDatabase } from '@core-backend/testkit/postgres'
 import { waitUntil } from '@core-backend/testkit/wait-until'
 
 const root = join(import.meta.dirname, '../..')
@@ -35,9 +36,9 @@ async function start(dataDir: string, env: Record<string, string> = {}, options:
   return { app, url: /http:[^,]+/.exec(line)![0] }
 }
 
-async function post({ url }: Pick<Started, 'url'>, key: string): Promise<number> {
+async function post({ url }: Pick<Started, 'url'>, key: string, tenant = 'acme'): Promise<number> {
   const body = JSON.stringify({ userId: 1, type: 'yoga', title: key, durationMinutes: 10, activityDate: '2026-01-01' })
-  const headers = { 'x-tenant-id': 'acme', 'content-type': 'application/json', 'idempotency-key': key }
+  const headers = { 'x-tenant-id': tenant, 'content-type': 'application/json', 'idempotency-key': key }
   const answer = await fetch(`${url}/activities`, { method: 'POST', headers, body })
   await answer.text()
   return answer.status
@@ -103,13 +104,33 @@ test(
 )
 
 test('the command that looks into the database is one to copy', { skip: spawnSync('psql', ['--version']).status !== 0 && 'no psql' }, async () => {
-  const started = await start(join(folder(), `it's here`))
-  assert.equal(await post(started, 'one'), 201)
+  const started = await start(join(folder(), `it's here`), { TENANTS: 'my-co,globex' })
+  assert.equal(await post(started, 'one', 'my-co'), 201)
   const command = started.app.lines.find((line) => line.includes('psql'))
   const env = { PATH: process.env['PATH'], PGPASSWORD: undefined }
-  const { stdout, stderr } = spawnSync('sh', ['-c', `${command} -w -Atc 'SELECT count(*) FROM tenant_acme.activities'`], { encoding: 'utf8', env })
-  assert.deepEqual([stdout, stderr], ['1\n', ''])
+  const { stdout, stderr } = spawnSync('sh', ['-c', `${command} -w -At -c 'SELECT count(*) FROM activities' -c '\\dt'`], { encoding: 'utf8', env })
+  assert.equal(stderr, '')
+  assert.match(stdout, /^1\n[^]*^activelog\|outbox\|table[^]*^tenant_my-co\|activities\|table/m)
   assert.equal(await ended(started, 'SIGTERM'), 0)
+})
+
+test('with a database of yours it says which one, and no password', async (t) => {
+  const { url: given, close } = await openDatabase('pg18')
+  t.after(close)
+  const url = new URL(given!)
+  const app = startProgram(main, { env: { ...unset, DATABASE_URL: url.href, PORT: '0' } })
+  t.after(() => app.close())
+  assert.equal((await app.line(/listens on/, 60_000)).split(', ')[1], `data in database ${url.pathname.slice(1)} at ${url.host}`)
+  app.kill()
+  assert.equal((await app.exited).code, 0)
+})
+
+test('`npm start --demo`, which npm takes for an option of its own, is the demo too', async (t) => {
+  const app = startProgram(main, { env: { ...unset, npm_config_demo: 'true', DATA_DIR: folder(), PORT: '0' } })
+  t.after(() => app.close())
+  await app.line(/^posted /, 60_000)
+  app.kill()
+  assert.equal((await app.exited).code, 0)
 })
 
 test('help says what can be set, also where it is set wrongly', async () => {

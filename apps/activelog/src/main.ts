@@ -14,7 +14,7 @@ import { countProgress } from './infrastructure/progress.ts'
 import { projections as postgresProjections } from './infrastructure/projections.ts'
 import { watchOutage } from './infrastructure/outage.ts'
 import { timed } from './infrastructure/timed.ts'
-import { createTables, sharedSchema } from './infrastructure/schema.ts'
+import { createTables, schemaOf, sharedSchema } from './infrastructure/schema.ts'
 import type { ActivelogSettings } from './infrastructure/settings.ts'
 import { type Activelog, runCommand, type StartOptions } from './interfaces/command.ts'
 import { createLive } from './interfaces/http/live.ts'
@@ -157,7 +157,10 @@ export async function startActivelog(
     }
     let closing: Promise<void> | undefined
     const counted = { db: background, outbox, broker, topic, group, tenants, handlers: handlerNames.length }
-    const psql = server && `PGPASSFILE='${server.passwordFile.replaceAll("'", `'\\''`)}' psql -h 127.0.0.1 -p ${server.port} -U postgres`
+    const path = `${schemaOf(tenants[0]!)},${sharedSchema}`
+    const psql =
+      server &&
+      `PGPASSFILE='${server.passwordFile.replaceAll("'", `'\\''`)}' PGOPTIONS='-c search_path=${path}' psql -h 127.0.0.1 -p ${server.port} -U postgres`
     signal?.throwIfAborted()
     signal?.removeEventListener('abort', cutOff)
     return { url: http?.url, psql, progress: (sinceId) => countProgress(counted, sinceId), close: () => (closing ??= close()) }

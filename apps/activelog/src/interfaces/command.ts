@@ -93,7 +93,8 @@ function read(args: readonly string[]): { settings: ActivelogSettings; demo: boo
   if (unknown !== undefined) throw new TypeError(`Unknown argument ${unknown}: there are ${Object.keys(flags).join(' and ')}`)
   const help = args.includes('--help')
   const settings = fromEnv(help ? {} : process.env)
-  const demo = args.includes('--demo')
+  // What stands before npm's own `--` is npm's, and it hands it on as a variable: `npm start --demo`.
+  const demo = args.includes('--demo') || process.env['npm_config_demo'] === 'true'
   if (demo && settings.role !== 'all') throw new TypeError(`--demo needs ROLE=all, got ROLE=${settings.role}`)
   return { settings, demo, help }
 }
@@ -140,8 +141,8 @@ function aborted(signal: AbortSignal): Promise<void> {
 }
 
 function greet({ role, tenants, databaseUrl, dataDir }: ActivelogSettings, { url, psql }: Activelog): void {
-  const data = databaseUrl === undefined ? `data in ${resolve(dataDir)}` : 'data in DATABASE_URL'
-  console.log(`ActiveLog ${url === undefined ? `(${role}) is at work` : `(${role}) listens on ${url}`}, ${data}`)
+  const data = databaseUrl === undefined ? resolve(dataDir) : placeOf(databaseUrl)
+  console.log(`ActiveLog ${url === undefined ? `(${role}) is at work` : `(${role}) listens on ${url}`}, data in ${data}`)
   if (url === undefined || (role !== 'all' && role !== 'api')) return
   const as = `-H 'X-Tenant-ID: ${tenants[0]}'`
   const run = { userId: 1, type: 'running', title: 'Morning run', durationMinutes: 32, distanceKm: 6.1, activityDate: dayOf(new Date()) }
@@ -150,4 +151,10 @@ function greet({ role, tenants, databaseUrl, dataDir }: ActivelogSettings, { url
   curl ${url}/users/1/stats ${as}
   curl -N ${url}/events ${as}
 ${psql === undefined ? '' : `  ${psql}\n`}`)
+}
+
+/** Neither user nor password. */
+function placeOf(databaseUrl: string): string {
+  const { hostname, port, pathname, searchParams } = new URL(databaseUrl)
+  return `database ${pathname.slice(1) || '(the default)'} at ${hostname || (searchParams.get('host') ?? 'localhost')}:${port || 5432}`
 }
