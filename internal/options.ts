@@ -62,15 +62,33 @@ export const count = (min: number): Check =>
 /** Of a timer: Node's wake at once when they are to wait longer than 2^31-1 ms, 24.8 days. */
 export const milliseconds = (min: number = 0): Check => number(min, 2 ** 31 - 1)
 
+/** Options within options, of which one is not to exceed another when both are given. */
+export const ascending =
+  (low: string, high: string, check: Check): Check =>
+  (value, name) => {
+    check(value, name)
+    const { [low]: least, [high]: most } = value as Record<string, number | undefined>
+    if (least !== undefined && most !== undefined && least > most)
+      throw new RangeError(`${name}.${low} must be at most ${high}, which is ${most}, got ${least}`)
+  }
+
+/** What validates data, by shape: an object or a function. */
+export const isSchema: Check = (value, name) => {
+  const standard = (Object(value) as { '~standard'?: { validate?: unknown } })['~standard']
+  if (typeof standard?.validate === 'function') return
+  throw new TypeError(`${name} must be a Standard Schema, as those of zod, valibot and arktype are, got ${shown(value)}${hintOf(value)}`)
+}
+
 /** An object, of a class or not, with these methods. */
 export const having =
   (...methods: readonly string[]): Check =>
   (value, name) => {
     const found = value as Record<string, unknown> | null | undefined
     if (typeof found === 'object' && found !== null && methods.every((method) => typeof found[method] === 'function')) return
-    const hint = typeof value === 'function' ? '; is a call missing?' : ''
-    throw new TypeError(`${name} must be an object with ${methods.map((method) => `${method}()`).join(', ')}, got ${shown(value)}${hint}`)
+    throw new TypeError(`${name} must be an object with ${methods.map((method) => `${method}()`).join(', ')}, got ${shown(value)}${hintOf(value)}`)
   }
+
+const hintOf = (value: unknown): string => (typeof value === 'function' ? '; is a call missing?' : '')
 
 /** Within what a Date can be. */
 export const isTime: Check = of<number>('number', 'ms since the epoch', (n) => Math.abs(n) <= 8.64e15)

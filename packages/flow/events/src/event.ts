@@ -1,9 +1,9 @@
-import { checkOptions, integer, isFunction, isString, shown } from '#internal/options'
+import { checkOptions, integer, isFunction, isSchema, isString, shown } from '#internal/options'
 import { errorText } from '#internal/thrown'
 import { uuidv7 } from '#internal/uuid'
 import type { StandardSchemaV1 } from '@standard-schema/spec'
 import { EventError } from './errors.ts'
-import { defineChecks, eventChecks, isSchema } from './options.ts'
+import { defineChecks, eventChecks } from './options.ts'
 
 /** Whom an event belongs to and what led to it; carried from an event to those that follow from it. */
 export interface Correlation {

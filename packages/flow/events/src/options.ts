@@ -9,6 +9,7 @@ import {
   isClock,
   isFunction,
   isSignal,
+  isSchema,
   isString,
   listOf,
   milliseconds,
@@ -42,12 +43,6 @@ export function assertEvent(event: DomainEvent): void {
 export function assertMessage(message: ReceivedMessage): void {
   if (!(message?.value instanceof Uint8Array) || typeof message.headers !== 'object')
     throw new TypeError(`A message must be an object with value, headers, got ${shown(message)}`)
-}
-
-export const isSchema: Check = (value, name) => {
-  const standard = (Object(value) as { '~standard'?: { validate?: unknown } })['~standard']
-  if (typeof standard?.validate !== 'function')
-    throw new TypeError(`${name} must be a Standard Schema, as those of zod, valibot and arktype are, got ${shown(value)}`)
 }
 
 const isHandler: Check = (value, name) => {

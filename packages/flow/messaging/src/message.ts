@@ -1,4 +1,4 @@
-import { isBoolean, isString, isTime, shown } from '#internal/options'
+import { isBoolean, isSchema, isString, isTime, shown } from '#internal/options'
 import { isCodec, isDelay } from './options.ts'
 
 /** A message to publish. */
@@ -96,9 +96,10 @@ const strictUtf8 = new TextDecoder('utf-8', { fatal: true })
 /** Bytes as they are. */
 export const raw: Codec<Uint8Array> = { contentType: undefined, encode: (body) => body, decode: (value) => value }
 
-/** JSON, checked by a schema on the way in when one is given. */
+/** JSON, checked by a schema on the way in when one is given. Throws `TypeError` for what is no Standard Schema. */
 export function json<T = unknown>(schema?: SchemaLike<T>): Codec<T> {
   return {
+  if (schema !== undefined) isSchema(schema, 'json: schema')
     contentType: 'application/json',
     encode: jsonBytes,
     decode: (value) => {

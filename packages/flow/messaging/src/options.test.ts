@@ -13,6 +13,7 @@ import { openTelemetry } from './otel.ts'
 import { postgresDriver, schema } from './postgres.ts'
 import { fromEnv } from './settings.ts'
 
+const schemas = 'schema must be a Standard Schema, as those of zod, valibot and arktype are'
 const driver = memoryDriver()
 const broker = createBroker(driver)
 const letters = broker.deadLetters('t', 'g')
@@ -108,6 +109,13 @@ const rows: Record<string, readonly Refusal[]> = {
     [bare(broker.publish), 'TypeError: A message must be an object with topic, value, got undefined'],
     [() => broker.publish('hello' as never), 'TypeError: A message must be an object with topic, value, got "hello"'],
     [() => broker.publish(message().topic('t').json({}) as never), 'TypeError: A message must be an object with topic, value, got a builder: call its build()'],
+  codecs: [
+    [() => json(any(5)), `TypeError: json: ${schemas}, got 5`],
+    [() => json(any('x')), `TypeError: json: ${schemas}, got "x"`],
+    [() => json(any(null)), `TypeError: json: ${schemas}, got null`],
+    [() => json(any(z.object)), `TypeError: json: ${schemas}, got the function object; is a call missing?`],
+    [() => json(any({ parse() {} })), `TypeError: json: ${schemas}, got { parse }`],
+  ],
     [publish({ topic: undefined }), 'RangeError: Bad topic undefined: 1 to 120 of A-Z a-z 0-9 _ . -, beginning with a letter or a digit'],
     [publish({ value: { a: 1 } }), 'TypeError: The body of a message to t must be a Uint8Array, got { a }; use message().json(body) or a codec'],
     [publish({ key: 7 }), 'TypeError: message.key must be a string, got 7'],
