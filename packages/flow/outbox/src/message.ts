@@ -20,6 +20,9 @@ export interface OutboxMessage {
   dedupeId?: string
 }
 
+const parts = 'id topic key value headers timestamp deliverAt dedupeId'.split(' ')
+const known = new Set(parts)
+
 const topicName = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,119}$/
 const headerName = /^[a-z0-9_.-]{1,128}$/
 // eslint-disable-next-line no-control-regex
@@ -45,7 +48,14 @@ export function toRow(
     throw new RangeError(
       `topic must not end in ${suffix}, which the broker keeps for its own; if yours does not, say so by reservedSuffixes. Got ${JSON.stringify(topic)}`,
     )
-  if (!(value instanceof Uint8Array)) throw new TypeError(`value of message ${messageId} must be a Uint8Array, got ${typeof value}`)
+  if (!(value instanceof Uint8Array)) {
+    const hint = 'occurredAt' in message ? '; an event? Use outbox.publisher(tx), or add what toMessage(event) gives' : ''
+    throw new TypeError(`value of message ${messageId} must be a Uint8Array, got ${typeof value}${hint}`)
+  }
+  for (const name in message)
+    // What was received from a broker, or is a dead letter, has more, and may be passed on.
+    if (!known.has(name) && !('idStable' in message || 'letterId' in message))
+      throw new TypeError(`${name} is not a part of a message; there are ${parts.join(', ')}`)
   if (typeof headers !== 'object' || headers === null) throw new TypeError(`headers must be an object, got ${shown(headers)}`)
   if (key !== undefined) text('key', key)
   let bytes = value.byteLength + Buffer.byteLength(key ?? '')

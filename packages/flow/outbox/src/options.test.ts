@@ -46,6 +46,22 @@ const rows: Record<string, readonly Refusal[]> = {
     [add(undefined), 'TypeError: A message must be an object with topic, value, got undefined'],
     [add('hello'), 'TypeError: A message must be an object with topic, value, got "hello"'],
     [add([{ topic: 't', value }, null]), 'TypeError: A message must be an object with topic, value, got null'],
+    [
+      add({ topic: 't', value, keys: 'k' }),
+      'TypeError: keys is not a part of a message; there are id, topic, key, value, headers, timestamp, deliverAt, dedupeId',
+    ],
+    [
+      add({ topic: 't', value, delayMs: 5 }),
+      'TypeError: delayMs is not a part of a message; there are id, topic, key, value, headers, timestamp, deliverAt, dedupeId',
+    ],
+    [
+      () => memory.transaction((tx) => outbox.publisher(tx).publish(any({ topic: 't', value, keys: 'k' }))),
+      'TypeError: keys is not a part of a message; there are id, topic, key, value, headers, timestamp, deliverAt, dedupeId',
+    ],
+    [
+      add({ id: 'a', name: 'ran', version: 1, topic: 't', key: 'a', aggregateId: 'a', occurredAt: new Date(), data: {} }),
+      'TypeError: value of message a must be a Uint8Array, got undefined; an event? Use outbox.publisher(tx), or add what toMessage(event) gives',
+    ],
     [add({ topic: 't', value, headers: 'a: b' }), 'TypeError: headers must be an object, got "a: b"'],
     [add({ topic: 't', value, deliverAt: '5' }), 'TypeError: deliverAt must be ms since the epoch, got "5"'],
     [add({ topic: 't', value }, { delayMs: 5 }), 'TypeError: add: delayMs is not an option; there are key, deliverAt'],

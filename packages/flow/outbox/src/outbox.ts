@@ -57,9 +57,11 @@ export interface TransactionPublisher {
 export interface Outbox {
   /**
    * Writes messages within the caller's transaction; they are published after it commits, and never when it rolls back. Returns their ids.
-   * Throws `TypeError` for a pool and for a malformed message, `RangeError` for one that is too large, both before anything is sent; `OutboxSchemaError` when the tables are not there.
+   * Throws `TypeError` for a pool, for a malformed message and for a name that is no part of one, `RangeError` for one that is too large, both before anything is sent; `OutboxSchemaError` when the tables are not there.
    */
   add(tx: Transaction, messages: OutboxMessage | readonly OutboxMessage[], options?: AddOptions): Promise<readonly string[]>
+  // Of a call that fits no line the compiler explains the last: in the words of one message, not of an array's methods.
+  add(tx: Transaction, message: OutboxMessage, options?: AddOptions): Promise<readonly string[]>
   /** The transaction as a publisher, for what publishes and should not know of the outbox. */
   publisher(tx: Transaction): TransactionPublisher
   /** One SQL command that makes the tables; may be run again, and by several processes at once. */

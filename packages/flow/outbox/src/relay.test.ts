@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, test, type TestContext } from 'node:test'
 import { failing, memoryHarness, message, testBroker, textOf, virtualClock } from './harness.test.ts'
-import { createOutbox, memoryStore, relay, type Alarm, type PublishResult, type Relay, type RelayOptions } from './index.ts'
+import { createOutbox, memoryStore, relay, type Alarm, type OutboxMessage, type PublishResult, type Relay, type RelayOptions } from './index.ts'
 
 /** A relay over a memory store, both on one virtual clock, or on the system's when the case says so. */
 async function setup(t: TestContext, publisher: RelayOptions['publisher'], options: Partial<RelayOptions> = {}) {
@@ -24,7 +24,7 @@ async function setup(t: TestContext, publisher: RelayOptions['publisher'], optio
     await closing
   })
   await moving.start()
-  const add = (...messages: Parameters<typeof outbox.add>[1][]): Promise<unknown> => memory.transaction((tx) => outbox.add(tx, messages.flat()))
+  const add = (...messages: (OutboxMessage | readonly OutboxMessage[])[]): Promise<unknown> => memory.transaction((tx) => outbox.add(tx, messages.flat()))
   return { clock, memory, outbox, moving, errors, add, pending: async () => (await outbox.counts(memory)).pending }
 }
 
