@@ -55,8 +55,14 @@ test('each field is held to its bounds, and the fault names it', () => {
 })
 
 test('all faults are told at once; what is missing is said to be required', () => {
-  assert.deepEqual(Object.keys(faultsOf(() => newActivity({}, { id: 'a1', now }))), ['userId', 'type', 'title', 'durationMinutes', 'activityDate'])
-  assert.equal(refused({ title: undefined })['title'], 'is required')
+  const required = Object.fromEntries(['userId', 'type', 'title', 'durationMinutes', 'activityDate'].map((field) => [field, 'is required']))
+  assert.deepEqual(
+    faultsOf(() => newActivity({}, { id: 'a1', now })),
+    required,
+  )
+  assert.equal(refused({ type: null })['type']?.startsWith('must be one of running, '), true)
+  assert.equal(refused({ userId: '7' })['userId'], 'must be an integer from 1 to 9007199254740991')
+  assert.equal(refused({ userId: 2 ** 53 })['userId'], 'must be an integer from 1 to 9007199254740991')
 })
 
 test('unknown fields are refused by name, those that the service sets too', () => {

@@ -11,7 +11,8 @@ const text = (min: number, max: number): z.ZodType<string, string> =>
     `must be ${min} to ${max} characters, not blank and without NUL`,
   )
 
-const userId = z.int('must be a positive integer').positive('must be a positive integer')
+const bounds = `must be an integer from 1 to ${Number.MAX_SAFE_INTEGER}`
+const userId = z.int(bounds).positive(bounds)
 
 /** What a client may write and later change. Distances are kept to the metre. */
 const changeable = {
@@ -134,15 +135,14 @@ function checkDate(date: string, now: Date): void {
 function parsed<T>(schema: z.ZodType<T>, input: unknown): T {
   const result = schema.safeParse(input)
   if (result.success) return result.data
-  throw new InvalidActivityError(result.error.issues.flatMap(faultsOf))
+  throw new InvalidActivityError(result.error.issues.flatMap((issue) => faultsOf(issue, input)))
 }
 
-function faultsOf({ code, path, message, ...issue }: z.core.$ZodIssue): Fault[] {
+function faultsOf({ code, path, message, ...issue }: z.core.$ZodIssue, input: unknown): Fault[] {
   const field = path.join('.')
   if (code === 'unrecognized_keys')
     return (issue as { keys: string[] }).keys.map((key) => ({ field: key.slice(0, 100), detail: 'is not a field that can be written' }))
   if (field === '') return [{ field, detail: 'must be a JSON object' }]
-  return [
-    { field, detail: message.replace(/^Invalid input: expected (\w+), received undefined$/, 'is required').replace(/^Invalid input: expected/, 'must be a') },
-  ]
+  if ((input as Record<string, unknown>)[field] === undefined) return [{ field, detail: 'is required' }]
+  return [{ field, detail: message.replace(/^Invalid input: expected/, 'must be a') }]
 }

@@ -220,17 +220,18 @@ export function event(fields: Omit<DomainEvent, keyof Correlation>, correlation:
   const { id, name, version, topic, key, aggregateId, occurredAt, data } = fields
   if (!(occurredAt instanceof Date)) throw new TypeError(`${name}: occurredAt must be a Date, got ${shown(occurredAt)}`)
   if (Number.isNaN(occurredAt.getTime())) throw new RangeError(`${name}: occurredAt must be a time, got an invalid Date`)
+  const subject = header(`${name}: aggregateId`, aggregateId)!
   return Object.freeze({
-    id: header('id', id)!,
+    id: header(`${name}: id`, id)!,
     name,
     version,
     topic,
-    key: header('key', key)!,
-    aggregateId: header('aggregateId', aggregateId)!,
+    key: header(`${name}: key`, key)!,
+    aggregateId: subject,
     occurredAt,
-    tenantId: header('tenantId', correlation.tenantId),
-    correlationId: header('correlationId', correlation.correlationId),
-    causationId: header('causationId', correlation.causationId),
+    tenantId: header(`${name}: tenantId`, correlation.tenantId),
+    correlationId: header(`${name}: correlationId`, correlation.correlationId),
+    causationId: header(`${name}: causationId`, correlation.causationId),
     // An unreadable trace context is dropped, as W3C Trace Context asks.
     traceparent: traceparent.test(correlation.traceparent ?? '') ? correlation.traceparent : undefined,
     tracestate: printable.test(correlation.tracestate ?? '') ? correlation.tracestate : undefined,

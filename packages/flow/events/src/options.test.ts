@@ -37,6 +37,19 @@ const rows: Record<string, readonly Refusal[]> = {
     [define({ version: undefined }), 'TypeError: e: version must be an integer of at least 1, got undefined'],
     [define({ schema: {} }), 'TypeError: e: schema must be a Standard Schema, as those of zod, valibot and arktype are, got {}'],
     [define({ topic: undefined }), 'TypeError: e: topic must be a string, got undefined'],
+    [define({ topic: 'a b' }), 'RangeError: e: topic must be 1 to 120 of A-Z a-z 0-9 _ . -, beginning with a letter or a digit, got "a b"'],
+    [define({ topic: '' }), 'RangeError: e: topic must be 1 to 120 of A-Z a-z 0-9 _ . -, beginning with a letter or a digit, got ""'],
+    [define({ topic: '.a' }), 'RangeError: e: topic must be 1 to 120 of A-Z a-z 0-9 _ . -, beginning with a letter or a digit, got ".a"'],
+    [
+      define({ topic: 'a'.repeat(121) }),
+      `RangeError: e: topic must be 1 to 120 of A-Z a-z 0-9 _ . -, beginning with a letter or a digit, got "${'a'.repeat(100)}…"`,
+    ],
+    [
+      define({ schema: z.object }),
+      'TypeError: e: schema must be a Standard Schema, as those of zod, valibot and arktype are, got the function object; is a call missing?',
+    ],
+    [() => Ran({ id: '' }), 'TypeError: ran: aggregateId must be text without control characters and outer blanks, got ""'],
+    [make({ aggregateId: ' a' }), 'TypeError: ran: aggregateId must be text without control characters and outer blanks, got " a"'],
     [define({ aggregateId: 'id' }), 'TypeError: e: aggregateId must be a function, got "id"'],
     [() => Ran.upcast(1, schema, any(undefined)), 'TypeError: ran: upcaster of version 1 must be a function, got undefined'],
     [
@@ -51,7 +64,7 @@ const rows: Record<string, readonly Refusal[]> = {
     [make({ occurredAt: 'nonsense' }), 'TypeError: ran: occurredAt must be a Date, got "nonsense"'],
     [make({ occurredAt: Number.NaN }), 'TypeError: ran: occurredAt must be a Date, got NaN'],
     [make({ occurredAt: new Date('nonsense') }), 'RangeError: ran: occurredAt must be a time, got an invalid Date'],
-    [make({ id: 7 }), 'TypeError: id must be text without control characters and outer blanks, got 7'],
+    [make({ id: 7 }), 'TypeError: ran: id must be text without control characters and outer blanks, got 7'],
     [bare(createEventRegistry), 'TypeError: createEventRegistry: definitions must be an array, got undefined'],
     [() => createEventRegistry(any([Ran, 'ran'])), 'TypeError: createEventRegistry: definitions[1] must be what defineEvent returns, got "ran"'],
     [bare(toMessage), 'TypeError: An event must be what its definition makes, got undefined'],
@@ -69,6 +82,14 @@ const rows: Record<string, readonly Refusal[]> = {
       'TypeError: createEventProcessor: retry.attempts is not an option; there are maxAttempts, initialDelayMs, maxDelayMs, multiplier, isRetryable',
     ],
     [() => createEventProcessor(any({ inbox: { once: handler } })), 'TypeError: createEventProcessor: inbox must be an object with run(), got { once }'],
+    [
+      () => createEventProcessor(any({ inbox: { once: handler, runner: handler } })),
+      'TypeError: createEventProcessor: inbox must be an object with run(), got { once, runner }; call its runner(transaction)',
+    ],
+    [
+      () => createEventProcessor({ retry: { initialDelayMs: 100, maxDelayMs: 10 } }),
+      'RangeError: createEventProcessor: retry.initialDelayMs must be at most maxDelayMs, which is 10, got 100',
+    ],
     [() => createEventProcessor(any({ typeOf: 'event_type' })), 'TypeError: createEventProcessor: typeOf must be a function, got "event_type"'],
     [() => createEventProcessor({ abortGraceMs: -1 }), 'RangeError: createEventProcessor: abortGraceMs must be a number from 0 to 2147483647, got -1'],
     [
@@ -86,6 +107,7 @@ const rows: Record<string, readonly Refusal[]> = {
     [on({ timeout: 5 }), 'TypeError: on: timeout is not an option; there are name, retry, timeoutMs, policy'],
     [on({ timeoutMs: Infinity }), 'RangeError: on: timeoutMs must be a number from 1 to 2147483647, got Infinity'],
     [on({ retry: { maxAttempts: 1.5 } }), 'RangeError: on: retry.maxAttempts must be an integer of at least 1, or Infinity, got 1.5'],
+    [on({ retry: { initialDelayMs: 100, maxDelayMs: 10 } }), 'RangeError: on: retry.initialDelayMs must be at most maxDelayMs, which is 10, got 100'],
     [on({ policy: handler }), 'TypeError: on: policy must be an object with execute(), got the function handler; is a call missing?'],
     [on('stats'), 'TypeError: on: options must be an object, got "stats"'],
     [bare(processor.onRaw), 'TypeError: onRaw: pattern must be a string, got undefined'],

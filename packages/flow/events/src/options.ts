@@ -1,4 +1,5 @@
 import {
+  ascending,
   type Check,
   type Checks,
   checkOptions,
@@ -8,8 +9,8 @@ import {
   isBoolean,
   isClock,
   isFunction,
-  isSignal,
   isSchema,
+  isSignal,
   isString,
   listOf,
   milliseconds,
@@ -56,12 +57,27 @@ const isSubscription: Check = (value, name) => {
     if (own in value) throw new TypeError(`${name}.${own} is not an option: ${own === 'retry' ? 'the processor retries' : `give the worker its ${own}`}`)
 }
 
-const retry: Checks<RetryOptions> = {
+const retryOptions: Checks<RetryOptions> = {
   maxAttempts: count(1),
   initialDelayMs: milliseconds(),
   maxDelayMs: milliseconds(),
   multiplier: number(1),
   isRetryable: isFunction,
+}
+const retry: Check = ascending('initialDelayMs', 'maxDelayMs', nested(retryOptions))
+
+/** As the brokers of this project have it; refused here, and not at the first publish. */
+const isTopic: Check = (value, name) => {
+  isString(value, name)
+  if (!/^[A-Za-z0-9][A-Za-z0-9_.-]{0,119}$/.test(value as string))
+    throw new RangeError(`${name} must be 1 to 120 of A-Z a-z 0-9 _ . -, beginning with a letter or a digit, got ${shown(value)}`)
+}
+
+const isInbox: Check = (value, name) => {
+  const { run, runner } = Object(value) as { run?: unknown; runner?: unknown }
+  if (typeof run !== 'function' && typeof runner === 'function')
+    throw new TypeError(`${name} must be an object with run(), got ${shown(value)}; call its runner(transaction)`)
+  having('run')(value, name)
 }
 
 const hooks: Checks<ProcessorHooks> = {
@@ -78,7 +94,7 @@ const correlation: Checks<Correlation> = { tenantId: anything, correlationId: an
 export const defineChecks: Checks<DefineOptions<never>> = {
   version: integer(1),
   schema: isSchema,
-  topic: isString,
+  topic: isTopic,
   aggregateId: isFunction,
   key: isFunction,
   description: isString,
@@ -92,8 +108,8 @@ export const processorChecks: Checks<ProcessorOptions<never>> = {
       throw new TypeError(`${name} must be what createEventRegistry returns, got ${shown(value)}`)
   },
   onUnknown: oneOf('skip', 'deadLetter'),
-  retry: nested(retry),
-  inbox: having('run'),
+  retry,
+  inbox: isInbox,
   sharedTransaction: isBoolean,
   typeOf: isFunction,
   abortGraceMs: milliseconds(),
@@ -101,7 +117,7 @@ export const processorChecks: Checks<ProcessorOptions<never>> = {
   clock: isClock,
 }
 
-const handlerChecks: Checks<HandlerOptions> = { name: isString, retry: nested(retry), timeoutMs: milliseconds(1), policy: having('execute') }
+const handlerChecks: Checks<HandlerOptions> = { name: isString, retry, timeoutMs: milliseconds(1), policy: having('execute') }
 
 export const signalChecks: Checks<{ signal: unknown }> = { signal: isSignal }
 

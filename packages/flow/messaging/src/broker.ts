@@ -243,6 +243,7 @@ export function createBroker<C extends Capabilities>(driver: BrokerDriver<C>, op
 
     deadLetters: (topic, group) => {
       checkTopic(topic, reserved)
+      if (group === undefined) throw new TypeError('deadLetters(topic, group): group must be a string, got undefined; each group has its own')
       checkGroup(group)
       return createDeadLetters({ driver, publisher, topology, clock, suffix }, topic, group)
     },

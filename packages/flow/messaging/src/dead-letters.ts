@@ -146,6 +146,8 @@ export function letterId({ topic, partition, position }: { topic: string; partit
     .slice(0, 22)
 }
 
+const which = (what: string): TypeError => new TypeError(`${what} needs ids or a filter; for all letters: filter: () => true`)
+
 export function createDeadLetters({ driver, publisher, topology, clock, suffix }: Deps, topic: string, group: string): DeadLetters {
   const log = deadLetterTopic(topic, group, suffix)
   const exists = async (): Promise<boolean> => (await driver.admin.topics(log)).length > 0
@@ -191,7 +193,7 @@ export function createDeadLetters({ driver, publisher, topology, clock, suffix }
     keep: (letter: DeadLetter) => T,
     replayed = false,
   ): Promise<Selected<T>[]> => {
-    if (!ids && !filter) throw new TypeError(`${what} needs ids or a filter; for all letters: filter: () => true`)
+    if (!ids && !filter) throw which(what)
     const wanted = ids && new Set(ids)
     const found = new Map<string, Selected<T> & { copies: Copy[] }>()
     for await (const letter of copies({ replayed })) {
@@ -250,6 +252,7 @@ export function createDeadLetters({ driver, publisher, topology, clock, suffix }
     },
 
     replay: async (options) => {
+      if (options === undefined) throw which('replay')
       checkOptions('replay', options, replayChecks)
       const { ids, filter, order = 'oldest', limit = Infinity, ratePerSecond, dryRun = false, maxReplays = 3, edit, signal } = options
       if (ratePerSecond !== undefined && !(ratePerSecond > 0)) throw new RangeError(`ratePerSecond must be above 0, got ${ratePerSecond}`)
@@ -309,10 +312,11 @@ export function createDeadLetters({ driver, publisher, topology, clock, suffix }
       return outcomes
     },
 
-    discard: async (which) => {
-      checkOptions('discard', which, discardChecks)
+    discard: async (options) => {
+      if (options === undefined) throw which('discard')
+      checkOptions('discard', options, discardChecks)
       // Whatever they weigh, it holds where they stand and no more.
-      const found = await select(which, 'discard', ({ letterId }) => letterId, true)
+      const found = await select(options, 'discard', ({ letterId }) => letterId, true)
       await mark(
         found.flatMap(({ copies }) => copies),
         'discarded',

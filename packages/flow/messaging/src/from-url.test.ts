@@ -37,3 +37,8 @@ test('a pool of a size that is no number is refused', async () => {
       message: `max in a postgres URL must be an integer of at least 1, got ${JSON.stringify(max)}`,
     })
 })
+
+test('what is no URL is told which ones there are', async () => {
+  for (const url of ['hello', '', 'amqp', '//h/db'])
+    await assert.rejects(brokerFromUrl(url), (error: Error) => error.message.endsWith('; there are memory:, postgres://, postgresql://'))
+})

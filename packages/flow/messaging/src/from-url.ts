@@ -58,7 +58,8 @@ function badUrl(url: string, cause?: unknown): RangeError {
   const at = url.lastIndexOf('@')
   const shown = JSON.stringify(`${scheme}***${at < 0 ? '' : url.slice(at).replace(/\?.*/s, '?***')}`)
   const why = cause === undefined ? '' : `: ${errorText(cause)}`
-  return new RangeError(`Bad broker URL ${shown}${why}; write scheme://user:password@host:port/path, and percent-encode / ? # @ and % in its parts`, { cause })
+  const how = 'write scheme://user:password@host:port/path, and percent-encode / ? # @ and % in its parts'
+  return new RangeError(`Bad broker URL ${shown}${why}; ${how}; there are ${known}`, { cause })
 }
 
 /** What makes a driver of a URL; each is loaded when it is asked for. */
@@ -68,13 +69,15 @@ const schemes: Record<string, (url: BrokerUrl, signal: AbortSignal | undefined) 
   postgresql: postgresFromUrl,
 }
 
+const known = 'memory:, postgres://, postgresql://'
+
 /** Connects to the broker of a URL, `memory:` or `postgres://…`; driver and client are loaded only now. What it opened, `close` closes. */
 export async function brokerFromUrl(url: string, given: FromUrlOptions = {}): Promise<Broker> {
   checkOptions('brokerFromUrl', given, { ...brokerChecks, signal: isSignal })
   const { signal, ...options } = given
   const parsed = parseBrokerUrl(url)
   const open = schemes[parsed.scheme]
-  if (!open) throw new RangeError(`No driver for ${parsed.scheme}: in a broker URL; there are ${Object.keys(schemes).join(', ')}`)
+  if (!open) throw new RangeError(`No driver for ${parsed.scheme}: in a broker URL; there are ${known}`)
   signal?.throwIfAborted()
   return createBroker(await open(parsed, signal), options)
 }

@@ -28,7 +28,8 @@ const known = new Set(fields)
 
 /** Throws for what is no message, for names that are none of its parts, and for parts of the wrong type; runs for every message. */
 export function checkMessage(input: MessageInput): void {
-  if (typeof input !== 'object' || input === null) throw new TypeError(`A message must be an object with topic, value, got ${shown(input)}`)
+  if (typeof input !== 'object' || input === null || Array.isArray(input))
+    throw new TypeError(`A message must be an object with topic, value, got ${shown(input)}${Array.isArray(input) ? ': publishBatch takes many' : ''}`)
   const { topic, key, value, headers, id, timestamp, deliverAt, delayMs, dedupeId, tombstone } = input
   if (typeof topic === 'function' && 'build' in input) throw new TypeError('A message must be an object with topic, value, got a builder: call its build()')
   if (!(value instanceof Uint8Array))
@@ -98,8 +99,8 @@ export const raw: Codec<Uint8Array> = { contentType: undefined, encode: (body) =
 
 /** JSON, checked by a schema on the way in when one is given. Throws `TypeError` for what is no Standard Schema. */
 export function json<T = unknown>(schema?: SchemaLike<T>): Codec<T> {
-  return {
   if (schema !== undefined) isSchema(schema, 'json: schema')
+  return {
     contentType: 'application/json',
     encode: jsonBytes,
     decode: (value) => {

@@ -78,6 +78,10 @@ const rows: Record<string, readonly Refusal[]> = {
     [subscribe({ retry: 3 }), 'TypeError: subscribe: retry must be an object, got 3'],
     [subscribe({ retry: { maxAttempts: 2.5 } }), 'RangeError: subscribe: retry.maxAttempts must be an integer of at least 1, or Infinity, got 2.5'],
     [subscribe({ retry: { initialDelayMs: -1 } }), 'RangeError: subscribe: retry.initialDelayMs must be a number from 0 to 2147483647, got -1'],
+    [
+      subscribe({ retry: { initialDelayMs: 100, maxDelayMs: 10 } }),
+      'RangeError: subscribe: retry.initialDelayMs must be at most maxDelayMs, which is 10, got 100',
+    ],
     [subscribe({ retry: { maxDelayMs: '30s' } }), 'TypeError: subscribe: retry.maxDelayMs must be a number from 0 to 2147483647, got "30s"'],
     [subscribe({ retry: { multiplier: 0.5 } }), 'RangeError: subscribe: retry.multiplier must be a number of at least 1, got 0.5'],
     [subscribe({ retry: { onRetry: 'leave' } }), `RangeError: subscribe: retry.onRetry must be 'hold' or 'leave-order', got "leave"`],
@@ -105,10 +109,6 @@ const rows: Record<string, readonly Refusal[]> = {
     ],
     [bare(broker.pull), 'TypeError: pull: options must be an object with group, got undefined'],
   ],
-  publish: [
-    [bare(broker.publish), 'TypeError: A message must be an object with topic, value, got undefined'],
-    [() => broker.publish('hello' as never), 'TypeError: A message must be an object with topic, value, got "hello"'],
-    [() => broker.publish(message().topic('t').json({}) as never), 'TypeError: A message must be an object with topic, value, got a builder: call its build()'],
   codecs: [
     [() => json(any(5)), `TypeError: json: ${schemas}, got 5`],
     [() => json(any('x')), `TypeError: json: ${schemas}, got "x"`],
@@ -116,6 +116,11 @@ const rows: Record<string, readonly Refusal[]> = {
     [() => json(any(z.object)), `TypeError: json: ${schemas}, got the function object; is a call missing?`],
     [() => json(any({ parse() {} })), `TypeError: json: ${schemas}, got { parse }`],
   ],
+  publish: [
+    [bare(broker.publish), 'TypeError: A message must be an object with topic, value, got undefined'],
+    [() => broker.publish('hello' as never), 'TypeError: A message must be an object with topic, value, got "hello"'],
+    [() => broker.publish(message().topic('t').json({}) as never), 'TypeError: A message must be an object with topic, value, got a builder: call its build()'],
+    [() => broker.publish([{ topic: 't', value }] as never), 'TypeError: A message must be an object with topic, value, got an array: publishBatch takes many'],
     [publish({ topic: undefined }), 'RangeError: Bad topic undefined: 1 to 120 of A-Z a-z 0-9 _ . -, beginning with a letter or a digit'],
     [publish({ value: { a: 1 } }), 'TypeError: The body of a message to t must be a Uint8Array, got { a }; use message().json(body) or a codec'],
     [publish({ key: 7 }), 'TypeError: message.key must be a string, got 7'],
@@ -181,13 +186,16 @@ const rows: Record<string, readonly Refusal[]> = {
     [() => broker.peek('t', { limit: -1 }), 'RangeError: peek: limit must be an integer of at least 1, got -1'],
     [() => broker.health(any({ timeoutMs: 5 })), 'TypeError: health: timeoutMs is not an option; there are signal'],
     [() => letters.list(any({ filter: 'x' })), 'TypeError: list: filter must be a function, got "x"'],
-    [bare(letters.replay), 'TypeError: replay: options must be an object, got undefined'],
+    [bare(letters.replay), 'TypeError: replay needs ids or a filter; for all letters: filter: () => true'],
+    [() => letters.replay({}), 'TypeError: replay needs ids or a filter; for all letters: filter: () => true'],
+    [() => letters.replay(any(5)), 'TypeError: replay: options must be an object, got 5'],
     [
       () => letters.replay(any({ filter: () => true, dryrun: true })),
       'TypeError: replay: dryrun is not an option; there are ids, filter, order, limit, ratePerSecond, dryRun, maxReplays, edit, signal',
     ],
     [() => letters.replay(any({ ids: 'a' })), 'TypeError: replay: ids must be an array, got "a"'],
-    [bare(letters.discard), 'TypeError: discard: options must be an object, got undefined'],
+    [bare(letters.discard), 'TypeError: discard needs ids or a filter; for all letters: filter: () => true'],
+    [() => broker.deadLetters('t', any(undefined)), 'TypeError: deadLetters(topic, group): group must be a string, got undefined; each group has its own'],
   ],
   'drivers and the rest': [
     [() => memoryDriver(any({ emulate: 'kafka' })), `RangeError: memoryDriver: emulate must be 'postgres', got "kafka"`],
@@ -208,6 +216,7 @@ const rows: Record<string, readonly Refusal[]> = {
     [() => schema(any({ name: 'x' })), 'TypeError: schema: name is not an option; there are schema'],
     [() => openTelemetry(any({ name: 'x' })), 'TypeError: openTelemetry: name is not an option; there are tracer, system'],
     [() => fromEnv({}, any({ prefix: 7 })), 'TypeError: fromEnv: prefix must be a string, got 7'],
+    [() => brokerFromUrl('kafka://h'), 'RangeError: No driver for kafka: in a broker URL; there are memory:, postgres://, postgresql://'],
     [bare(brokerFromUrl), 'TypeError: A broker URL must be a string, got undefined'],
     [
       () => brokerFromUrl('memory:', any({ drain: 1 })),

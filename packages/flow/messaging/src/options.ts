@@ -1,4 +1,5 @@
 import {
+  ascending,
   type Check,
   type Checks,
   count,
@@ -63,7 +64,7 @@ const hooks: Checks<Hooks> = {
   onStuck: isFunction,
 }
 
-const retry: Checks<RetryOptions> = {
+const retryOptions: Checks<RetryOptions> = {
   maxAttempts: count(1),
   initialDelayMs: milliseconds(),
   maxDelayMs: milliseconds(),
@@ -72,6 +73,7 @@ const retry: Checks<RetryOptions> = {
   onRetry: oneOf('hold', 'leave-order'),
   inlineAttempts: count(1),
 }
+const retry: Check = ascending('initialDelayMs', 'maxDelayMs', nested(retryOptions))
 
 export const brokerChecks: Checks<BrokerOptions> = {
   clock: isClock,
@@ -96,7 +98,7 @@ export const subscribeChecks: Checks<SubscribeOptions> = {
   concurrency: isConcurrency,
   order: oneOf('key', 'partition', 'none'),
   start: isStart,
-  retry: nested(retry),
+  retry,
   deadLetter: isBoolean,
   codec: isCodec,
   middleware: listOf(isFunction),

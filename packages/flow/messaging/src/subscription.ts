@@ -55,7 +55,7 @@ export interface SubscriptionStats {
   /** Partitions held, and of these those whose window is full: nothing more is asked for until their first message is done. */
   readonly partitions: number
   readonly full: number
-  /** The last failure of the broker behind this subscription, until something works again. */
+  /** The last failure of the broker behind this subscription, until something works again. What was thrown, mostly an `Error`, of which JSON is `{}`. */
   readonly error: unknown
 }
 

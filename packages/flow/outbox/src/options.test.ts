@@ -89,6 +89,8 @@ const rows: Record<string, readonly Refusal[]> = {
     [moving({ leaseMs: Infinity }), 'RangeError: relay: leaseMs must be a number from 1 to 2147483647, got Infinity'],
     [moving({ maxAttempts: Number.NaN }), 'RangeError: relay: maxAttempts must be an integer of at least 1, or Infinity, got NaN'],
     [moving({ retry: { initialDelayMs: 5 } }), 'TypeError: relay: retry.initialDelayMs is not an option; there are initialMs, maxMs, multiplier'],
+    [moving({ retry: { initialMs: 100, maxMs: 10 } }), 'RangeError: relay: retry.initialMs must be at most maxMs, which is 10, got 100'],
+    [moving({ backoff: { initialMs: 100, maxMs: 10 } }), 'RangeError: relay: backoff.initialMs must be at most maxMs, which is 10, got 100'],
     [moving({ backoff: { multiplier: 0 } }), 'RangeError: relay: backoff.multiplier must be a number of at least 1, got 0'],
     [moving({ hooks: { onPark: work } }), 'TypeError: relay: hooks.onPark is not an option; there are onPublished, onParked, onError, onAlarm'],
     [moving({ groups: ['t'] }), 'TypeError: relay: groups must be an object of topics and their groups, got an array'],

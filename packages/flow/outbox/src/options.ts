@@ -1,4 +1,5 @@
 import {
+  ascending,
   type Check,
   type Checks,
   count,
@@ -65,7 +66,7 @@ export const listChecks: Checks<{ after: unknown; limit: unknown }> = { after: i
 
 const hooks: Checks<RelayHooks> = { onPublished: isFunction, onParked: isFunction, onError: isFunction, onAlarm: isFunction }
 
-const backoff: Check = nested({ initialMs: milliseconds(), maxMs: milliseconds(), multiplier: number(1) })
+const backoff: Check = ascending('initialMs', 'maxMs', nested({ initialMs: milliseconds(), maxMs: milliseconds(), multiplier: number(1) }))
 
 export const relayChecks: Checks<RelayOptions> = {
   db: isClient,

@@ -70,7 +70,7 @@ export interface RelayStats {
   parked: number
   /** Partitions held now. */
   partitions: number
-  /** Why broker or database is down; absent while neither is. */
+  /** Why broker or database is down; absent while neither is. What was thrown, mostly an `Error`: hand it to your logger as one, since JSON of it is `{}`. */
   error: unknown
 }
 

@@ -41,7 +41,7 @@ export function readLastEventId({ headers }: Request): string | undefined {
 
 export function readUserId(field: string, text: string): number {
   const id = Number(text)
-  if (!/^\d{1,16}$/.test(text) || !Number.isSafeInteger(id) || id < 1) throw badField(field, 'must be a positive integer')
+  if (!/^\d{1,16}$/.test(text) || !Number.isSafeInteger(id) || id < 1) throw badField(field, `must be an integer from 1 to ${Number.MAX_SAFE_INTEGER}`)
   return id
 }
 
