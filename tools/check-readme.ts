@@ -1,10 +1,12 @@
 // Prose rots where nothing runs it. Every TypeScript or JavaScript block in the README of the root or a package is a real file of examples/, which the tests run against what it says that it prints,
-// and every relative link leads somewhere.
-import { dirname, join } from 'node:path'
+// and every relative link leads somewhere; those in what a package publishes lead to what it publishes too, since npm and its users have nothing else.
+import { dirname, join, relative } from 'node:path'
 import { blocksOf, prints, shown } from './examples.ts'
+import { isPublished } from './manifest.ts'
 import { files, isFile, packages, read } from './workspace.ts'
 
-export const claim = 'Every ts or js block in the README of the root or a package is a file that runs, every link leads to a file'
+export const claim =
+  'Every ts or js block in the README of the root or a package is a file that runs, every link leads to a file, of a package into its tarball'
 
 export function check(root: string): string[] {
   const readmes = ['README.md', ...packages(root).map(({ dir }) => join(dir, 'README.md'))].filter((file) => isFile(root, file))
@@ -35,7 +37,13 @@ function firstDifference(actual: string, expected: string): string {
 function linkFaults(root: string, file: string): string[] {
   const links = [...read(root, file).matchAll(/\]\((?!https?:|mailto:|#)([^)\s#]+)[^)]*\)/g)].map(([, link = '']) => link)
   const known = new Set(files(root).flatMap((path) => [path, ...ancestors(path)]))
-  return links.filter((link) => !known.has(join(dirname(file), link).replace(/\/$/, ''))).map((link) => `${file} links to ${link}, which does not exist`)
+  const dir = packages(root).find((pkg) => file.startsWith(`${pkg.dir}/`))?.dir
+  const within = dir !== undefined && isPublished(relative(dir, file))
+  return links.flatMap((link) => {
+    const target = join(dirname(file), link).replace(/\/$/, '')
+    if (!known.has(target)) return [`${file} links to ${link}, which does not exist`]
+    return within && !isPublished(relative(dir, target)) ? [`${file} links to ${link}, which is not in the package's tarball: name it in words`] : []
+  })
 }
 
 const ancestors = (path: string): string[] => path.split('/').map((_, i, parts) => parts.slice(0, i).join('/') || '.')

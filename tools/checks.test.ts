@@ -6,7 +6,7 @@ import { after, before, test } from 'node:test'
 import { build } from './build.ts'
 import { loadChecks } from './check.ts'
 import { newPackage } from './new-package.ts'
-import { packFaults } from './pack.ts'
+import { pack, packFaults } from './pack.ts'
 import { repository, run } from './workspace.ts'
 
 const table = '| Package | What it is | Heart file |\n|---|---|---|\n'
@@ -98,7 +98,13 @@ test('a build has what is published, with the used files of internal/ only, and 
 test('a tarball that can be used passes, one that cannot does not', async () => {
   const dist = join(root, 'packages/data/cache/dist')
   rmSync(join(dist, 'deep'), { recursive: true })
+  const documents = ['README.md', 'WIRE.md', 'bench/README.md']
+  for (const file of documents.slice(1)) put(`packages/data/cache/${file}`, '# W\n')
   assert.deepEqual(await packFaults(root), [])
+  assert.deepEqual(
+    (await pack(root, root))[0]?.files.filter((file) => file.endsWith('.md')),
+    documents,
+  )
   rmSync(join(dist, 'internal'), { recursive: true })
   rmSync(join(dist, 'index.d.ts'))
   put('packages/data/cache/src/stray.txt', '')
@@ -150,6 +156,13 @@ const broken: [check: string, file: string, edit: (text: string) => string, faul
   ['readme', 'packages/data/cache/README.md', append('\n<!-- examples/no.ts -->\n```ts\nlet x\n```\n'), /not a file of examples/],
   ['readme', 'packages/data/cache/README.md', append('\n<!-- examples/cache.ts#part -->\n```ts\nlet x\n```\n'), /names the region part/],
   ['readme', 'README.md', append('[there](docs/no.md)\n'), /links to docs\/no\.md/],
+  [
+    'readme',
+    'packages/data/cache/README.md',
+    append('[map](../../../ARCHITECTURE.md)\n'),
+    /links to \.\.\/\.\.\/\.\.\/ARCHITECTURE\.md, which is not in the package's tarball/,
+  ],
+  ['readme', 'packages/data/cache/README.md', append('[how](src/cache.test.ts)\n'), /links to src\/cache\.test\.ts, which is not in/],
   ['readme', 'examples/other.ts', () => 'console.log(1)\n', /does not end in "\/\/ Prints:"/],
   ['map', 'README.md', (text) => text.replace(/^\| \[`cache.*\n/m, ''), /README\.md has no row for cache/],
   ['map', 'ARCHITECTURE.md', append('| `gone` | Nothing | - |\n'), /row for gone, which is no package/],

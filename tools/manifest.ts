@@ -28,9 +28,13 @@ export function template({ name, version, description, entries, rest = {} }: Own
     engines: { node: '>=22.22' },
     exports: Object.fromEntries(Object.entries(entries).map(([entry, base]) => [entry, conditions(base, `./src/${base}.ts`)])),
     imports: { '#internal/*': conditions('internal/*', '@core-backend/internal/*') },
-    files: ['dist', 'src', '!src/**/*.test.ts', '!src/**/*.fixture.ts'],
+    files: ['dist', 'src', '*.md', 'bench/README.md', '!src/**/*.test.ts', '!src/**/*.fixture.ts'],
     ...rest,
   }
 }
+
+/** Whether a path below a package belongs in its tarball: in other words what `files` above says to npm. */
+export const isPublished = (path: string): boolean =>
+  /^(package\.json|LICENSE|[\w-]+\.md|bench\/README\.md|dist\/.*\.(js|d\.ts)(\.map)?|src\/.*\.ts)$/.test(path) && !/\.(test|fixture)\./.test(path)
 
 export const buildConfig = `{ "extends": "../../../tsconfig.build.json" }\n`

@@ -3,7 +3,8 @@
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { type Package, packages, pairwise, repository, run } from './workspace.ts'
+import { isPublished } from './manifest.ts'
+import { files as filesBelow, type Package, packages, pairwise, repository, run } from './workspace.ts'
 
 export interface Tarball {
   pkg: Package
@@ -37,7 +38,7 @@ export async function packFaults(root: string = repository): Promise<string[]> {
   const temporary = mkdtempSync(join(tmpdir(), 'core-backend-pack-'))
   try {
     const faults = await pairwise(await pack(root, temporary), async (tarball) => [
-      ...contentFaults(tarball),
+      ...contentFaults(root, tarball),
       ...(await commandFaults(tarball, 'publint', ['run', tarball.path, '--strict'])),
       ...(await commandFaults(tarball, 'attw', [tarball.path, '--profile', 'esm-only', '--no-definitely-typed', '--no-color', '--no-emoji'])),
       ...(await importFaults(tarball, await project(temporary, tarball.pkg.name, [tarball.path]))),
@@ -48,9 +49,10 @@ export async function packFaults(root: string = repository): Promise<string[]> {
   }
 }
 
-function contentFaults({ pkg, files }: Tarball): string[] {
-  const needed = ['package.json', 'README.md', 'LICENSE'].filter((file) => !files.includes(file))
-  const strays = files.filter((file) => !/^(package\.json|README\.md|LICENSE|dist\/.*\.(js|d\.ts)(\.map)?|src\/.*\.ts)$/.test(file) || /\.test\./.test(file))
+function contentFaults(root: string, { pkg, files }: Tarball): string[] {
+  const written = filesBelow(join(root, pkg.dir)).filter(isPublished)
+  const needed = [...new Set(['package.json', 'README.md', 'LICENSE', ...written])].filter((file) => !files.includes(file))
+  const strays = files.filter((file) => !isPublished(file))
   return [...needed.map((file) => `${pkg.name}: the tarball lacks ${file}`), ...strays.map((file) => `${pkg.name}: the tarball has ${file}`)]
 }
 
