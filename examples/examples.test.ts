@@ -13,3 +13,21 @@ describe('every example prints what it says', { concurrency: 2 }, () => {
       assert.equal(output.trimEnd(), prints(read(repository, file)))
     })
 })
+
+test('npm run example runs one by its name, and says which there are', async () => {
+  const example = (...names: string[]): ReturnType<typeof run> => run('npm', ['run', '--silent', 'example', '--', ...names])
+  for (const name of ['events-versions', 'events-versions.ts', 'examples/events-versions.ts']) {
+    const { ok, output } = await example(name)
+    assert.ok(ok, output)
+    assert.equal(output.trimEnd(), prints(read(repository, 'examples/events-versions.ts')))
+  }
+  for (const [names, text] of [
+    [['mesaging'], /^No example is called mesaging: there are events, .*messaging, .*outbox-pg\n$/],
+    [[], /^Which example\? npm run example -- messaging; there are events, .*messaging, .*outbox-pg\n$/],
+    [['../tools/check'], /^No example is called /],
+  ] as const) {
+    const { ok, output } = await example(...names)
+    assert.match(output, text)
+    assert.ok(!ok)
+  }
+})
