@@ -46,6 +46,12 @@ test('a new package takes the place of nothing, and says what it needs', () => {
   for (const description of ['', 'a | b', 'a\nb']) assert.throws(made('guard', 'lock', description), /on one line and without \|/)
 })
 
+test('its rows in the package tables have the form of the others', () => {
+  const row = (document: string): string | undefined => /^\|.*cache.*$/m.exec(readFileSync(join(root, document), 'utf8'))?.[0]
+  assert.equal(row('README.md'), '| [cache](packages/data/cache) | Keeps what was dear to make | `cache.ts` |')
+  assert.equal(row('ARCHITECTURE.md'), '| `@core-backend/cache` | Keeps what was dear to make | `cache.ts` |')
+})
+
 test('a new package passes every check', async () => {
   const { ok, output } = await run('npm', ['install', '--package-lock-only', '--offline', '--ignore-scripts'], { cwd: root })
   assert.ok(ok, output)
@@ -164,7 +170,7 @@ const broken: [check: string, file: string, edit: (text: string) => string, faul
   ],
   ['readme', 'packages/data/cache/README.md', append('[how](src/cache.test.ts)\n'), /links to src\/cache\.test\.ts, which is not in/],
   ['readme', 'examples/other.ts', () => 'console.log(1)\n', /does not end in "\/\/ Prints:"/],
-  ['map', 'README.md', (text) => text.replace(/^\| \[`cache.*\n/m, ''), /README\.md has no row for cache/],
+  ['map', 'README.md', (text) => text.replace(/^\| \[cache.*\n/m, ''), /README\.md has no row for cache/],
   ['map', 'ARCHITECTURE.md', append('| `gone` | Nothing | - |\n'), /row for gone, which is no package/],
   ['map', 'ARCHITECTURE.md', (text) => text.replace('`cache.ts`', '`store.ts`'), /gives store\.ts as the heart file of cache/],
   ['map', 'ARCHITECTURE.md', append('\n'.repeat(150) + 'end\n'), /longer than 150/],

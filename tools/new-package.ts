@@ -31,8 +31,11 @@ export function newPackage(root: string, family: string, name: string, descripti
   const manifest = readManifest(root, 'examples')
   const dependencies = Object.fromEntries(Object.entries({ ...manifest.dependencies, [`@core-backend/${name}`]: '*' }).toSorted(([a], [b]) => (a < b ? -1 : 1)))
   put('examples/package.json', `${JSON.stringify({ ...manifest, dependencies }, null, 2)}\n`)
-  for (const document of ['README.md', 'ARCHITECTURE.md'])
-    if (isFile(root, document)) put(document, withRow(read(root, document), [`[\`${name}\`](${dir})`, description, `\`${name}.ts\``]))
+  for (const [document, cell] of [
+    ['README.md', `[${name}](${dir})`],
+    ['ARCHITECTURE.md', `\`@core-backend/${name}\``],
+  ] as const)
+    if (isFile(root, document)) put(document, withRow(read(root, document), [cell, description, `\`${name}.ts\``]))
   return dir
 }
 
