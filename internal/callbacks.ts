@@ -18,8 +18,9 @@ const told = new Set<string>()
 
 /** For a failure that nobody asked to hear of: the first of a process is a warning, which names the hook. */
 export function unheard(hook: string, type: string, what: string, error: unknown): void {
-  if (told.has(hook)) return
-  told.add(hook)
+  const key = `${type} ${hook}`
+  if (told.has(key)) return
+  told.add(key)
   process.emitWarning(`${what}: ${thrownText(error)}. This is told once: hooks.${hook} hears of all`, type)
 }
 

@@ -63,7 +63,7 @@ export async function startActivelog(
     signal?.throwIfAborted()
     const { watch, logger } = watchOutage(url, log)
     // Two pools, so that requests in a crowd cannot hold up the renewal of a lease.
-    const requests = opened(openDatabase(url, { name: 'activelog requests', watch }))
+    const requests = opened(openDatabase(url, { name: 'activelog requests', lockMs: 2_000, watch }))
     const background = opened(openDatabase(url, { name: 'activelog background', max: 24, watch }))
     /** What waits for a database that says nothing fails then, and ends. */
     const cutOff = (): void => void Promise.all([requests.close(), background.close()])

@@ -52,6 +52,25 @@ test('while the database is away requests are told to come back; afterwards ever
   )
 })
 
+test('who needs what somebody else has locked is told to come back, and a repetition is done once', async (t) => {
+  const { ask, database } = await startService(t)
+  const post = (): ReturnType<typeof ask> => ask('POST', '/activities', { body: draft, headers: { 'idempotency-key': 'locked' } })
+  const [ended, unlock] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+  const locking = database.transaction(async (tx) => {
+    await tx.query('LOCK TABLE tenant_acme.activities')
+    ended.resolve()
+    await unlock.promise
+  })
+  await ended.promise
+  const refused = await post()
+  assert.deepEqual([refused.status, refused.headers.get('retry-after')], [503, '1'])
+  assert.match(String(refused.json['detail']), /holds a lock/)
+  unlock.resolve()
+  await locking
+  assert.equal((await post()).status, 201)
+  await waitUntil(async () => (await ask('GET', '/users/1/stats')).json['activities'] === 1)
+})
+
 test('a database that goes silent does not hold up the end', async (t) => {
   let proxy: Awaited<ReturnType<typeof tcpProxy>> | undefined
   const { ask, close } = await startService(

@@ -21,12 +21,14 @@ export interface DatabaseOptions {
   max?: number
   /** Patience with a connection that says nothing, ms: here for an answer, at the server for the next statement of a transaction, whose locks it gives free. @default 30_000 */
   silenceMs?: number
+  /** Patience with a lock that somebody else holds, ms; then the statement fails with 55P03. @default as long as `silenceMs` */
+  lockMs?: number
   /** Is handed whatever asks the server, to see how it ends. */
   watch?: <T>(statement: Promise<T>) => Promise<T>
 }
 
 /** Opens nothing before the first query. Survives the server's restarts: what fails meanwhile fails alone. */
-export function openDatabase(url: string, { name, max = 16, silenceMs = 30_000, watch = (statement) => statement }: DatabaseOptions): Database {
+export function openDatabase(url: string, { name, max = 16, silenceMs = 30_000, lockMs = 0, watch = (statement) => statement }: DatabaseOptions): Database {
   const patience = { connectionTimeoutMillis: 5_000, query_timeout: silenceMs }
   const clients = new Set<Client>()
   /** Those that still connect are known by nothing else. */
@@ -44,7 +46,7 @@ export function openDatabase(url: string, { name, max = 16, silenceMs = 30_000, 
   pool.on('connect', (client) => {
     client.on('error', () => {})
     // As a statement: poolers refuse it among the startup parameters. One that fails has lost its connection, which the next statement tells.
-    client.query(`SET idle_in_transaction_session_timeout = ${silenceMs}`).catch(() => {})
+    client.query(`SET idle_in_transaction_session_timeout = ${silenceMs}; SET lock_timeout = ${lockMs}`).catch(() => {})
   })
   /** A server that has gone silent would keep every connection that says goodbye to it, and those in use for as long as its users wait. */
   async function close(): Promise<void> {
@@ -195,6 +197,9 @@ const withoutPassword = (url: string): string => {
   const { protocol, host, pathname } = new URL(url)
   return `${protocol}//${host}${pathname}`
 }
+
+/** Somebody else holds what it needed for longer than `lockMs`. */
+export const isLocked = (error: unknown): boolean => (error as { code?: unknown } | null)?.code === '55P03'
 
 /** The server cannot be reached, is starting or stopping, or takes no more connections: worth another try soon. */
 export function isUnavailable(error: unknown): boolean {

@@ -8,7 +8,7 @@ import { memoryDriver } from './memory.ts'
 test('a failing handler is not silent by default: the first one of a process is a warning, and whoever has the hook hears of all', async () => {
   const warnings: string[] = []
   process.on('warning', ({ name, message }) => warnings.push(`${name}: ${message}`))
-  const heard: unknown[] = []
+  const heard: string[] = []
   const handler = ({ id }: { id: string }): never => {
     throw new TypeError(`cannot read ${id}`)
   }

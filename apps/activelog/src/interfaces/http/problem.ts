@@ -1,6 +1,6 @@
 import { RefusalError } from '../../application/errors.ts'
 import { type Fault, InvalidActivityError } from '../../domain/activity.ts'
-import { isUnavailable } from '../../infrastructure/database.ts'
+import { isLocked, isUnavailable } from '../../infrastructure/database.ts'
 
 /** What is wrong with a request, as HTTP says it. */
 export class HttpError extends Error {
@@ -40,7 +40,7 @@ function statusOf(error: unknown): number {
   if (error instanceof HttpError) return error.status
   if (error instanceof InvalidActivityError) return 400
   if (error instanceof RefusalError) return refusals[error.code]
-  return isUnavailable(error) ? 503 : 500
+  return isUnavailable(error) || isLocked(error) ? 503 : 500
 }
 
 /** The answer to everything until the service is there. */
@@ -55,7 +55,9 @@ export function problem(error: unknown, requestId: string): Response {
   const faults = error instanceof HttpError || error instanceof InvalidActivityError ? error.faults : []
   const detail =
     status === 503 && !(error instanceof HttpError)
-      ? 'The database cannot be reached; try again'
+      ? isLocked(error)
+        ? 'Somebody holds a lock on what this needs; try again'
+        : 'The database cannot be reached; try again'
       : status === 500
         ? 'Something went wrong here'
         : error instanceof InvalidActivityError
