@@ -1,5 +1,6 @@
 import { consumeCases } from './contract/consume.ts'
 import { delayCases } from './contract/delays.ts'
+import { editCases } from './contract/edit.ts'
 import { groupCases } from './contract/groups.ts'
 import { letterCases } from './contract/letters.ts'
 import { lifecycleCases } from './contract/lifecycle.ts'
@@ -8,6 +9,7 @@ import { orderCases } from './contract/order.ts'
 import { publishCases } from './contract/publish.ts'
 import { replayCases } from './contract/replay.ts'
 import { type ContractHarness, type ContractOptions, type Definition, openStage } from './contract/stage.ts'
+import { startCases } from './contract/starts.ts'
 import { subscribeCases } from './contract/subscribe.ts'
 import { topicCases } from './contract/topics.ts'
 import type { BrokerDriver, Capabilities } from './driver.ts'
@@ -25,9 +27,9 @@ export interface ContractCase {
 const groups: Readonly<Record<string, readonly Definition[]>> = {
   A: [...messageCases, ...publishCases],
   B: [...orderCases, ...consumeCases, ...subscribeCases],
-  C: [...groupCases, ...topicCases],
+  C: [...groupCases, ...startCases, ...topicCases],
   D: lifecycleCases,
-  E: [...letterCases, ...replayCases, ...delayCases],
+  E: [...letterCases, ...replayCases, ...editCases, ...delayCases],
 }
 
 /**
