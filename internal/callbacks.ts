@@ -16,15 +16,19 @@ export function watched(who: string, type: string, call: () => unknown): void {
 
 const told = new Set<string>()
 
-/** For a failure that nobody asked to hear of: the first of a process is a warning, which names the hook. */
-export function unheard(hook: string, type: string, what: string, error: unknown): void {
-  const key = `${type} ${hook}`
-  if (told.has(key)) return
-  told.add(key)
-  process.emitWarning(`${what}: ${thrownText(error)}. This is told once: hooks.${hook} hears of all`, type)
+/** Calls `warn` the first time that this is to be said. */
+function once(what: string, warn: () => void): void {
+  if (told.has(what)) return
+  if (told.size < 1_000) told.add(what) // names may come from outside
+  warn()
 }
 
-/** Whether a predicate says no. One that throws, gives a promise or is not there has not; of the first two a warning of the kind `type` tells. */
+/** For a failure that nobody asked to hear of: the first of each `what` in a process is a warning, which names the hook. */
+export function unheard(hook: string, type: string, what: string, error: unknown): void {
+  once(`${type} ${what}`, () => process.emitWarning(`${what}: ${thrownText(error)}. This is told once: hooks.${hook} hears of all`, type))
+}
+
+/** Whether a predicate says no. One that throws, gives a promise or is not there has not; of the first two a warning of the kind `type` tells, each once a process. */
 export function saysNo(option: string, type: string, ask: () => unknown): boolean {
   try {
     const answer = ask()
@@ -33,7 +37,7 @@ export function saysNo(option: string, type: string, ask: () => unknown): boolea
     answer.catch(() => undefined)
     throw new TypeError(`${option} must give true or false, got a promise`)
   } catch (error) {
-    warnOf(option, type, error)
+    once(`${type} ${option} ${thrownText(error)}`, () => warnOf(option, type, error))
     return false
   }
 }

@@ -65,7 +65,7 @@ export interface RetryOptions {
   maxDelayMs?: number
   /** Growth of the bound. @default 2 */
   multiplier?: number
-  /** False ends the runs; a predicate that throws or gives a promise has not said so, and is a process warning. Asked after the error's own `retryable: false`. */
+  /** False ends the runs; a predicate that throws or gives a promise has not said so, and is a process warning, once. Asked after the error's own `retryable: false`. */
   isRetryable?: (error: unknown) => boolean
 }
 

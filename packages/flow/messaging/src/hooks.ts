@@ -10,7 +10,7 @@ export interface Hooks {
   onPublish?(event: { readonly topic: string; readonly id: string; readonly result: PublishResult }): void
   onDelivery?(event: { readonly message: Message<unknown>; readonly group: string | undefined }): void
   onSettled?(event: { readonly message: Message<unknown>; readonly group: string | undefined; readonly outcome: Outcome; readonly durationMs: number }): void
-  /** A handler's failure (with its message) or a failure of the broker behind a subscription (without); both are dealt with, this only tells. Without this hook, the first of a process is a warning. */
+  /** A handler's failure (with its message) or a failure of the broker behind a subscription (without); both are dealt with, this only tells. Without this hook, the first of each topic and group is a warning. */
   onError?(event: { readonly error: unknown; readonly topic: string; readonly group: string | undefined; readonly message?: Message<unknown> }): void
   /** A handler goes on although its signal aborted `abortGraceMs` ago. Its slot stays taken until it ends. */
   onStuck?(event: { readonly message: Message<unknown>; readonly group: string | undefined; readonly reason: unknown }): void

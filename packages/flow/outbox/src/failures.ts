@@ -13,7 +13,6 @@ export interface Failure {
 /** What a look leaves out. */
 export interface Excluded {
   readonly lanes: readonly string[]
-  /** Whole, because so many of their lanes fail. */
   readonly topics: readonly string[]
 }
 
@@ -21,11 +20,13 @@ export interface Failures {
   /** Counts against the row, or against the broker. */
   failed(row: Row, failure: Failure, now: number): 'park' | 'wait'
   stored(row: Row): void
-  /** Lanes whose failed row waits for its next attempt, or had its turn while the broker takes nothing. `size` is that of the batches sent now. */
-  excluded(now: number, size: number): Excluded
+  /** Of a batch of this topic nothing was taken: others have their turn. */
+  tookNothing(topic: string): void
   /** The broker took something: everybody may be tried again. */
   anew(): void
-  /** Nothing was found beside what is left out: lets more be tried. Whether there is any. */
+  /** Lanes whose failed row waits for its next attempt; and, since the broker took something last, lanes that were tried, and topics that had their turn. */
+  excluded(now: number): Excluded
+  /** Nothing was found beside those: lets more be tried. Whether there is any. */
   further(): boolean
   /** Attempts that count against a row so far. */
   attempts(row: Row): number
@@ -38,14 +39,11 @@ interface Failing extends Pick<Row, 'lane' | 'topic' | 'partition'> {
   /** How many were stored when it failed last. */
   seen: number
   until: number
-  /** It failed since the broker took something for the last time. */
   tried: boolean
 }
 
-/** Of one topic: more of them cost each look too much. */
+/** Of one topic: more of them cost each look too much, and the topic is left out whole. */
 const mostLanes = 2_000
-/** Batches that a topic may fail before the others have their turn. */
-const mostBatches = 2
 
 /**
  * Tells a poison row from a broker that is down: a failure counts against the row only when the publisher said that it is final, when others of its batch
@@ -54,14 +52,15 @@ const mostBatches = 2
  */
 export function createFailures(maxAttempts: number, backoff: Backoff, random: () => number): Failures {
   const failing = new Map<number, Failing>()
-  let stores = 0
-  /** How often each topic may have its batches now. */
+  const turns = new Map<string, number>()
+  /** How many turns each topic may have now. */
   let round = 1
-  /** Topics wait for the next round. */
-  let waiting = false
+  let stores = 0
+  const hadItsTurn = (topic: string): boolean => (turns.get(topic) ?? 0) >= round
 
   function anew(): void {
     round = 1
+    turns.clear()
     for (const one of failing.values()) one.tried = false
   }
 
@@ -78,26 +77,25 @@ export function createFailures(maxAttempts: number, backoff: Backoff, random: ()
       stores++
       failing.delete(row.id)
     },
-    excluded(now, size) {
-      const lanes: string[] = []
-      const topics: string[] = []
-      waiting = false
-      const left = [...failing.values()].filter(({ until, tried }) => tried || until > now)
-      for (const [topic, ofTopic] of Map.groupBy(left, (one) => one.topic)) {
-        const tried = ofTopic.reduce((sum, one) => sum + (one.tried ? 1 : 0), 0)
-        const hadItsTurn = tried >= mostBatches * size * round
-        waiting ||= hadItsTurn && ofTopic.length < mostLanes
-        if (hadItsTurn || ofTopic.length >= mostLanes) topics.push(topic)
-        else for (const { lane } of ofTopic) lanes.push(lane)
-      }
-      return { lanes, topics }
-    },
+    tookNothing: (topic) => void turns.set(topic, (turns.get(topic) ?? 0) + 1),
     anew,
+    excluded(now) {
+      const lanes: string[] = []
+      const topics = new Set([...turns.keys()].filter(hadItsTurn))
+      const left = [...failing.values()].filter(({ topic, tried, until }) => !topics.has(topic) && (tried || until > now))
+      for (const [topic, ofTopic] of Map.groupBy(left, (one) => one.topic))
+        if (ofTopic.length >= mostLanes) topics.add(topic)
+        else for (const { lane } of ofTopic) lanes.push(lane)
+      return { lanes, topics: [...topics] }
+    },
     further() {
-      if (waiting) round++
-      const found = waiting || [...failing.values()].some(({ tried }) => tried)
-      if (!waiting) anew()
-      return found
+      if ([...turns.keys()].some(hadItsTurn)) {
+        round++
+        return true
+      }
+      const some = turns.size > 0 || [...failing.values()].some(({ tried }) => tried)
+      anew()
+      return some
     },
     attempts: (row) => failing.get(row.id)?.attempts ?? 0,
     forgetAllBut(partitions) {

@@ -212,6 +212,11 @@ describe('on PostgreSQL', () => {
       ['SAVEPOINT mine', /SAVEPOINT would take effect for all handlers/],
       ['  rollback to savepoint mine', /ROLLBACK would/],
       ['COMMIT', /COMMIT would/],
+      ['/* app: x */ SAVEPOINT mine', /SAVEPOINT would/],
+      ["-- it's mine\nSAVEPOINT mine", /SAVEPOINT would/],
+      ['; SAVEPOINT mine', /SAVEPOINT would/],
+      ["SELECT ';'; ROLLBACK", /ROLLBACK would/],
+      ["PREPARE TRANSACTION 'x'", /PREPARE TRANSACTION would/],
     ] as const) {
       const run = runTogether({ id: 'm' }, ['a', 'b'], async (tx) => {
         await tx.query(`INSERT INTO ${schema}.effect VALUES ('b')`)
@@ -220,6 +225,28 @@ describe('on PostgreSQL', () => {
       await assert.rejects(run, { name: 'TypeError', message: told })
     }
     assert.deepEqual((await db.query(`SELECT handler FROM ${schema}.effect`)).rows, [])
+    const harmless = runTogether({ id: 'm' }, ['a'], async (tx) => {
+      await tx.query(`INSERT INTO ${schema}.effect VALUES ('; SAVEPOINT x'), (CASE WHEN true THEN 'b' END) -- ; COMMIT`)
+      await tx.query(`/* ROLLBACK */ INSERT INTO ${schema}.effect SELECT $$x; COMMIT$$`)
+    })
+    await harmless
+    assert.equal((await db.query(`SELECT handler FROM ${schema}.effect`)).rows.length, 3)
+  })
+
+  test('a connection that is cut while its handler does something else fails that run alone, and leaves the pool', async () => {
+    const { inbox, database } = await open()
+    const pool = database.pool!
+    const { run } = inbox.runner(poolTransaction(pool))
+    const pids: unknown[] = []
+    const pidOf = async (tx: Transaction): Promise<void> => void pids.push((await tx.query('SELECT pg_backend_pid() AS pid')).rows[0])
+    const cut = run({ id: 'm' }, 'h', async (tx) => {
+      await pidOf(tx)
+      await pool.query('SELECT pg_terminate_backend($1)', [(pids[0] as { pid: number }).pid])
+      await new Promise((resolve) => setTimeout(resolve, 50))
+    })
+    await assert.rejects(cut)
+    for (let i = 0; i < 20; i++) await run({ id: `m${i}` }, 'h', pidOf)
+    assert.ok(!pids.slice(1).some((row) => (row as { pid: number }).pid === (pids[0] as { pid: number }).pid))
   })
 
   test('every message delivered three times, by eight at once: each effect once', async () => {

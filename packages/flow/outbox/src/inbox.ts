@@ -58,8 +58,8 @@ export interface RunnerOptions {
 export interface InboxRunner<M extends InboxMessage = InboxMessage> {
   run<T>(message: M, handler: string, fn: (tx: Transaction) => Promise<T>): Promise<Once<T>>
   /**
-   * Several handlers in one transaction: `fn` gets the names of those that have not handled the message, and is not called when all have. They may use `tx` side by side, so it takes
-   * no savepoints, nor calls of `once`: the run rejects, though `fn` hides the error.
+   * Several handlers in one transaction: `fn` gets the names of those that have not handled the message, and is not called when all have. They may use `tx` side by side, so it has
+   * `query` alone, and takes no savepoints nor calls of `once`: the run rejects, though `fn` hides the error.
    */
   runTogether<T>(message: M, handlers: readonly string[], fn: (tx: Transaction, handlers: readonly string[]) => Promise<T>): Promise<Once<T>>
 }

@@ -4,6 +4,7 @@ import { systemClock, type Clock } from '#internal/clock'
 import { checkOptions, isFunction } from '#internal/options'
 import type { SqlClient, Transaction } from '#internal/sql'
 import { memoryChecks } from './options.ts'
+import { underlying } from './side-by-side.ts'
 import { restoreRows, type Held, type InboxStore, type Lease, type NewRow, type OutboxStore, type Row } from './store.ts'
 
 /** An outbox and an inbox in memory, with transactions that roll back. For unit tests: it outlives no process and runs no SQL. */
@@ -46,7 +47,7 @@ export function memoryStore(options: { clock?: Clock; partitions?: number } = {}
   const query = (text: string): Promise<never> => Promise.reject(new TypeError(`The memory store runs no SQL: ${text.slice(0, 80)}`))
 
   function pendingOf(tx: SqlClient): Pending {
-    const pending = open.get(tx) ?? open.get(Object.getPrototypeOf(tx) as SqlClient)
+    const pending = open.get(underlying(tx))
     if (!pending) throw new TypeError('Not a transaction of this store, or one that has ended')
     return pending
   }

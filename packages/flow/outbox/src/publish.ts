@@ -51,7 +51,7 @@ export async function send(
   const timeout = clock.sleep(timeoutMs, { signal: answered.signal }).then(
     () => {
       const error = new PublishTimeoutError(timeoutMs)
-      individually = false
+      individually = !publisher.publishBatch
       deadline.abort(error)
       for (const result of results) if (result.status === 'untried') Object.assign(result, { status: 'unknown', error })
     },

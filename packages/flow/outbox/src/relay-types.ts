@@ -40,7 +40,7 @@ export interface RelayOptions {
   groups?: Readonly<Record<string, readonly string[]>>
   /** A relay that says nothing for so long loses its partitions to the others. @default 5_000 */
   leaseMs?: number
-  /** Without an answer after this, a message is sent, or a group asked for, again. @default 30_000 */
+  /** Without an answer after this, a message is sent, or a group asked for, again. Longer than the 30 s of `@core-backend/messaging`, which then says it message by message. @default 35_000 */
   publishTimeoutMs?: number
   /** Failures that count against a row until it is parked; an outage of the broker counts against none. @default 8 */
   maxAttempts?: number

@@ -184,6 +184,32 @@ describe('poison', () => {
     }
   })
 
+  test('the same when its publisher never answers: others wait for that batch and no more', async (t) => {
+    const broker = testBroker()
+    const publishBatch: typeof broker.publishBatch = (messages) =>
+      messages.some(({ topic }) => topic === 'hangs') ? new Promise(() => undefined) : broker.publishBatch(messages)
+    const { clock, add } = await setup(t, { publishBatch }, { publishTimeoutMs: 1_000, leaseMs: 60_000 })
+    await add(
+      many(600, (i) => `k${i}`).map((m) => ({ ...m, topic: 'hangs' })),
+      many(50, (i) => `good ${i}`),
+    )
+    await clock.advance(2_500)
+    assert.equal(broker.sent.length, 50)
+  })
+
+  test('what was tried in vain goes first once the broker takes something, not when nothing else is left', async (t) => {
+    let calls = 0
+    const broker = testBroker(({ key }) => (key === 'old' && ++calls === 1 ? { status: 'rejected', error: failing(true) } : undefined))
+    const { clock, add } = await setup(t, broker, { batch: 1, retry: { initialMs: 1, maxMs: 1 } })
+    await add(
+      message('old', 'old'),
+      { ...message('first', 'first'), topic: 'other' },
+      many(100, (i) => `k${i}`),
+    )
+    await clock.advance(10_000)
+    assert.deepEqual([broker.sent.length, broker.texts().slice(0, 2)], [102, ['first', 'old']])
+  })
+
   test('a row that brings its whole batch down is found, parked, and all others are published', async (t) => {
     const parked: string[] = []
     const broker = testBroker()
@@ -373,6 +399,23 @@ describe('what is read at a time', () => {
     )
     await clock.advance(60_000)
     assert.equal(moving.stats().published, 10)
+  })
+})
+
+describe('a look that the database has no patience for', () => {
+  test('is not repeated: after an outage everything goes on', async (t) => {
+    let down = true
+    const broker = testBroker(() => (down ? { status: 'rejected', error: failing(true) } : undefined))
+    const { clock, add, memory, moving } = await setup(t, broker)
+    const real = memory.outbox.queue.next.bind(memory.outbox.queue)
+    t.mock.method(memory.outbox.queue, 'next', (...given: Parameters<typeof real>) =>
+      given[1].except.topics.length > 0 ? Promise.reject(new Error('canceling statement due to statement timeout')) : real(...given),
+    )
+    await add(many(2_000, (i) => `k${i}`))
+    await clock.advance(10_000)
+    down = false
+    await clock.advance(5_000)
+    assert.deepEqual([broker.sent.length, moving.stats().state], [2_000, 'running'])
   })
 })
 

@@ -39,7 +39,7 @@ export function relay(options: RelayOptions): Relay {
     listen,
     groups = {},
     leaseMs = 5_000,
-    publishTimeoutMs = 30_000,
+    publishTimeoutMs = 35_000,
   } = options
   const { maxAttempts = 8, onPark = 'block-key', alarmMs = 60_000, hooks = {}, clock = systemClock, random = Math.random } = options
   if (wake === 'poll+notify' && !listen) throw new TypeError("wake 'poll+notify' needs listen")
@@ -166,11 +166,14 @@ export function relay(options: RelayOptions): Relay {
 
   async function read(): Promise<readonly Row[]> {
     const partitions = leases.held().map((lease) => lease.partition)
-    const except = failures.excluded(clock.monotonic(), size)
+    const except = failures.excluded(clock.monotonic())
     const all = except.lanes.length + except.topics.length === 0
     const confirmed = done
     const from = partitions.map((partition) => ({ partition, low: horizon.low(partition) }))
-    const rows = await answered(queue.next(db, { done: confirmed, from, except, limit: size, limitBytes: batchBytes }))
+    const rows = await answered(queue.next(db, { done: confirmed, from, except, limit: size, limitBytes: batchBytes })).catch((error: unknown) => {
+      failures.anew() // Leaving out much may be what the database had no patience for.
+      throw error
+    })
     done = done.slice(confirmed.length)
     const full = rows.length === size || rows.reduce((bytes, row) => bytes + row.value.length, 0) >= batchBytes
     // Rows that were left out are still there, so nothing is behind us for certain.
@@ -194,7 +197,9 @@ export function relay(options: RelayOptions): Relay {
     const rows = await read()
     const waitingBehind = rows.filter((row) => blocked.has(row.lane))
     if (waitingBehind.length > 0) await hold(waitingBehind.map(({ id, partition }) => ({ id, partition, state: 'blocked' })))
-    const chosen = rows.filter((row) => !blocked.has(row.lane))
+    const ready = rows.filter((row) => !blocked.has(row.lane))
+    // While nothing is taken, a topic that hangs, or spoils its batch, does so to itself alone.
+    const chosen = outages === 0 ? ready : ready.filter((row) => row.topic === ready[0]!.topic)
     if (chosen.length === 0) {
       const others = failures.further()
       if (!others) state = 'running'
@@ -235,10 +240,13 @@ export function relay(options: RelayOptions): Relay {
     }
     const outage = stored.length === 0 && !refused
     outages = outage ? outages + 1 : 0
-    if (!outage) {
+    if (outage) {
+      for (const topic of new Set(rows.map((row) => row.topic))) failures.tookNothing(topic)
+      if (!individually) size = Math.max(1, Math.floor(rows.length / 2))
+    } else {
       failures.anew()
       size = Math.min(batch, size * 2)
-    } else if (!individually) size = Math.max(1, Math.floor(rows.length / 2))
+    }
     if (poison.length > 0) await park(poison)
     if (outage) {
       state = 'broker-down'

@@ -118,6 +118,9 @@ ${nextFunction(names, partitions)}
 END $outbox$`
 }
 
+/** Of a partition, for rows of other topics than those left out: the rest of a backlog would be read for nothing each time. */
+const looksAt = 5_000
+
 /**
  * Deletes what is done and returns the next rows by id: one ordered index scan a partition, merged lazily, so that with a million rows behind only `most` are read.
  * The scan of a partition that is not asked for compares with NULL and ends at once: so the query is the same for whoever holds what, and is planned once a connection.
@@ -126,8 +129,10 @@ END $outbox$`
  */
 function nextFunction(names: Names, partitions: number): string {
   const scan = (_: unknown, partition: number): string => `
-        (SELECT * FROM ${names.table} WHERE partition = ${partition} AND id > lows[array_position(partitions, ${partition}::smallint)]
-           AND (except_lanes = '{}' OR ${lane} <> ALL (except_lanes)) AND (except_topics = '{}' OR topic <> ALL (except_topics)) ORDER BY id LIMIT most)`
+        (SELECT * FROM (
+           SELECT * FROM ${names.table} WHERE partition = ${partition} AND id > lows[array_position(partitions, ${partition}::smallint)] ORDER BY id
+           LIMIT CASE WHEN except_topics <> '{}' THEN ${looksAt} END
+         ) AS head WHERE (except_lanes = '{}' OR ${lane} <> ALL (except_lanes)) AND (except_topics = '{}' OR topic <> ALL (except_topics)) ORDER BY id LIMIT most)`
   return `CREATE FUNCTION ${names.next}(done_partitions smallint[], done_ids bigint[], partitions smallint[], lows bigint[], except_lanes text[], except_topics text[], most integer)
 RETURNS SETOF ${names.table} LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
