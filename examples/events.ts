@@ -1,8 +1,8 @@
+// #region readme
 import { setTimeout as sleep } from 'node:timers/promises'
 import { createEventProcessor, defineEvent, eventPublisher, type OutgoingMessage } from '@core-backend/events'
 import { z } from 'zod'
 
-// #region readme
 // What happened: named, versioned, validated when it is made and when it is read.
 const ActivityCreated = defineEvent('activity.created', {
   version: 1,

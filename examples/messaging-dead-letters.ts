@@ -1,6 +1,6 @@
 import { createBroker, json, memoryDriver, message } from '@core-backend/messaging'
 
-const broker = createBroker(memoryDriver())
+const broker = createBroker(memoryDriver(), { hooks: { onError: () => {} } }) // the letters tell
 let fixed = false
 await broker.subscribe<{ amount: number }>('payments', { group: 'ledger', codec: json(), retry: { maxAttempts: 2, initialDelayMs: 5 } }, (payment) => {
   if (payment.body.amount < 0 && !fixed) throw new RangeError(`No account takes ${payment.body.amount}`)

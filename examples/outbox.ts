@@ -1,7 +1,7 @@
+// #region readme
 import { PGlite } from '@electric-sql/pglite'
 import { createInbox, createOutbox, type PublishedMessage, relay } from '@core-backend/outbox'
 
-// #region readme
 const db = await PGlite.create()
 const outbox = createOutbox()
 const inbox = createInbox()

@@ -201,12 +201,15 @@ const withoutPassword = (url: string): string => {
 /** Somebody else holds what it needed for longer than `lockMs`. */
 export const isLocked = (error: unknown): boolean => (error as { code?: unknown } | null)?.code === '55P03'
 
-/** The server cannot be reached, is starting or stopping, or takes no more connections: worth another try soon. */
+/** The server cannot be reached, is starting or stopping, takes no more connections or no writes: worth another try soon. */
 export function isUnavailable(error: unknown): boolean {
   const { code = '', message = '', syscall } = error as { code?: string; message?: string; syscall?: string }
   return (
     syscall !== undefined ||
     /^(08|53|57P)/.test(code) ||
+    // A standby, as after a failover; a database that lets nobody in.
+    code === '25006' ||
+    (code === '55000' && message.includes('not currently accepting connections')) ||
     /^(ECONN|EPIPE|ETIMEDOUT|EHOST|ENET|ENOTFOUND|EAI_)/.test(code) ||
     /^(Connection terminated|Client has encountered a connection error|Client was closed|timeout exceeded when trying to connect|Query read timeout|Cannot use a pool after)/.test(
       message,

@@ -139,7 +139,14 @@ test('an upcaster that throws, or gives what the next schema refuses, is an inva
 
 test('upcasters come newest first, without gaps', () => {
   const E = defineEvent('e', { version: 3, schema: V3, topic: 't' })
-  assert.throws(() => E.upcast(1, V1, () => ({}) as never), /RangeError: The next upcaster of e must be from version 2, got 1/)
+  assert.throws(
+    () => E.upcast(1, V1, () => ({}) as never),
+    /RangeError: Upcasters go from the newest version to the oldest: the next one of e is from 2, got 1/,
+  )
+  assert.throws(
+    () => defineEvent('first', { version: 1, schema: V1, topic: 't', aggregateId: () => 'a' }).upcast(1, V1, (data) => data),
+    /RangeError: first has no version before 1/,
+  )
   assert.throws(() => E.upcast(3, V3, (same) => same), RangeError)
   assert.throws(() => defineEvent('e', { version: 1, schema: V1, topic: 't' }).upcast(0, V1, (same) => same), RangeError)
   assert.deepEqual(E.versions.length, 1, 'a refused upcaster changes nothing')

@@ -144,7 +144,9 @@ function definition(identity: Identity): AnyEventDefinition {
         integer(1)(from, `${name}: version`)
         isSchema(schema, `${name}: schema of version ${from}`)
         isFunction(upcast, `${name}: upcaster of version ${from}`)
-        if (from !== oldest - 1) throw new RangeError(`The next upcaster of ${name} must be from version ${oldest - 1}, got ${from}`)
+        if (oldest === 1) throw new RangeError(`${name} has no version before 1 to bring up to date`)
+        if (from !== oldest - 1)
+          throw new RangeError(`Upcasters go from the newest version to the oldest: the next one of ${name} is from ${oldest - 1}, got ${from}`)
         return definition({ ...identity, versions: [...versions, { version: from, schema, upcast }] })
       },
     },

@@ -12,7 +12,7 @@ export interface Hooks {
   onSettled?(event: { readonly message: Message<unknown>; readonly group: string | undefined; readonly outcome: Outcome; readonly durationMs: number }): void
   /** A handler's failure (with its message) or a failure of the broker behind a subscription (without); both are dealt with, this only tells. Without this hook, the first of each topic and group is a warning. */
   onError?(event: { readonly error: unknown; readonly topic: string; readonly group: string | undefined; readonly message?: Message<unknown> }): void
-  /** A handler goes on although its signal aborted `abortGraceMs` ago. Its slot stays taken until it ends. */
+  /** A handler goes on although its signal aborted `abortGraceMs` ago. Its slot stays taken until it ends. Without this hook, the first of each topic and group is a warning. */
   onStuck?(event: { readonly message: Message<unknown>; readonly group: string | undefined; readonly reason: unknown }): void
 }
 
@@ -20,6 +20,7 @@ export interface Hooks {
 export function tell<K extends keyof Hooks>(hooks: Hooks, name: K, event: Parameters<NonNullable<Hooks[K]>>[0]): void {
   const hook = hooks[name] as ((e: typeof event) => void) | undefined
   if (!hook && name === 'onError') tellOnce(event as Parameters<NonNullable<Hooks['onError']>>[0])
+  if (!hook && name === 'onStuck') tellOfStuck(event as Parameters<NonNullable<Hooks['onStuck']>>[0])
   if (!hook) return
   watched(`Hook ${name}`, warning, () => hook.call(hooks, event))
 }
@@ -27,6 +28,16 @@ export function tell<K extends keyof Hooks>(hooks: Hooks, name: K, event: Parame
 function tellOnce({ error, topic, group, message }: Parameters<NonNullable<Hooks['onError']>>[0]): void {
   const of = `${topic}${group === undefined ? '' : ` (group ${group})`}`
   unheard('onError', warning, message ? `A handler of ${of} failed` : `The subscription to ${of} has trouble`, error)
+}
+
+function tellOfStuck({ message: { topic }, group, reason }: Parameters<NonNullable<Hooks['onStuck']>>[0]): void {
+  const of = `${topic}${group === undefined ? '' : ` (group ${group})`}`
+  unheard(
+    'onStuck',
+    warning,
+    `A handler of ${of} goes on though its signal aborted, and keeps one of its places until it ends; give ctx.signal to what it waits for`,
+    reason,
+  )
 }
 
 /** The name of our process warnings. */

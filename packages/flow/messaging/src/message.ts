@@ -32,6 +32,7 @@ export function checkMessage(input: MessageInput): void {
     throw new TypeError(`A message must be an object with topic, value, got ${shown(input)}${Array.isArray(input) ? ': publishBatch takes many' : ''}`)
   const { topic, key, value, headers, id, timestamp, deliverAt, delayMs, dedupeId, tombstone } = input
   if (typeof topic === 'function' && 'build' in input) throw new TypeError('A message must be an object with topic, value, got a builder: call its build()')
+  if (topic === undefined) throw new TypeError('A message must have a topic')
   if (!(value instanceof Uint8Array))
     throw new TypeError(`The body of a message to ${topic} must be a Uint8Array, got ${shown(value)}; use message().json(body) or a codec`)
   for (const name in input)
