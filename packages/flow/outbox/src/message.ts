@@ -22,6 +22,8 @@ export interface OutboxMessage {
 
 const parts = 'id topic key value headers timestamp deliverAt dedupeId'.split(' ')
 const known = new Set(parts)
+/** What only messages have that came from a broker, or from its dead letters: these have more parts, and may be passed on. */
+const received = ['idStable', 'attempt', 'letterId']
 
 const topicName = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,119}$/
 const headerName = /^[a-z0-9_.-]{1,128}$/
@@ -52,9 +54,12 @@ export function toRow(
     const hint = 'occurredAt' in message ? '; an event? Use outbox.publisher(tx), or add what toMessage(event) gives' : ''
     throw new TypeError(`value of message ${messageId} must be a Uint8Array, got ${typeof value}${hint}`)
   }
+  const { tombstone } = message as { tombstone?: unknown }
+  if (tombstone === true)
+    throw new TypeError(`The outbox has no tombstones: message ${messageId} would arrive as an ordinary empty one; publish it to the broker itself`)
+  const passedOn = received.some((name) => name in message)
   for (const name in message)
-    // What was received from a broker, or is a dead letter, has more, and may be passed on.
-    if (!known.has(name) && !('idStable' in message || 'letterId' in message))
+    if (!known.has(name) && !passedOn && message[name as keyof OutboxMessage] !== undefined)
       throw new TypeError(`${name} is not a part of a message; there are ${parts.join(', ')}`)
   if (typeof headers !== 'object' || headers === null) throw new TypeError(`headers must be an object, got ${shown(headers)}`)
   if (key !== undefined) text('key', key)

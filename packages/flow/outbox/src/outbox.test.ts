@@ -3,7 +3,7 @@ import { after, describe, test } from 'node:test'
 import { PGlite } from '@electric-sql/pglite'
 import { Pool, type PoolClient } from 'pg'
 import { message, schemas, textOf } from './harness.test.ts'
-import { createOutbox, memoryStore, type SqlClient } from './index.ts'
+import { createInbox, createOutbox, memoryStore, type OutboxMessage, type SqlClient } from './index.ts'
 
 test('clients fit, and what is no transaction is refused', async () => {
   const outbox = createOutbox({ store: memoryStore().outbox })
@@ -63,6 +63,23 @@ describe('a message that no broker would take fails at add, by name', () => {
   test('at the limit it is taken', async () => {
     await memory.transaction((tx) => outbox.add(tx, { topic: 't', value: new Uint8Array(100) }))
     assert.equal((await outbox.counts(memory)).pending, 1)
+  })
+
+  test('a message that was received is taken, also without what the broker says of its id, and so are parts that are undefined', async () => {
+    const received = { id: 'a', topic: 't', key: undefined, value, headers: {}, timestamp: 1, body: value, attempt: 1, tombstone: false, rawKey: undefined }
+    const whole = { ...received, idStable: true }
+    const { pending } = await outbox.counts(memory)
+    await memory.transaction((tx) => outbox.add(tx, [received, whole] as unknown as OutboxMessage[]))
+    await memory.transaction((tx) => outbox.add(tx, { topic: 't', value, tombstone: undefined } as OutboxMessage))
+    assert.equal((await outbox.counts(memory)).pending, pending + 3)
+  })
+
+  test('a tombstone is refused, received ones too: it would arrive as an empty message', async () => {
+    const tombstone = { topic: 't', value: new Uint8Array(0), tombstone: true }
+    for (const more of [{}, { idStable: true }, { letterId: 'l' }, { body: value, attempt: 1 }])
+      await memory.transaction((tx) =>
+        assert.rejects(outbox.add(tx, { ...tombstone, ...more }), { name: 'TypeError', message: /^The outbox has no tombstones/ }),
+      )
   })
 
   test('which topics are reserved is said by who knows the broker', async () => {
