@@ -164,6 +164,17 @@ describe('on PostgreSQL', () => {
     await assert.rejects(db.query(createOutbox({ schema, table: 'theirs' }).schema()), /not a core-backend outbox of version 2/)
   })
 
+  test('an inbox has a version of its own, and its refusal says what is there', async () => {
+    const { schema, db } = await open()
+    await db.query(createInbox({ schema, table: 'done' }).schema())
+    const { rows } = await db.query(`SELECT obj_description('${schema}.done'::regclass) AS comment`)
+    assert.deepEqual(rows, [{ comment: 'core-backend inbox 1' }])
+    await db.query(`COMMENT ON TABLE ${schema}.done IS 'core-backend inbox 7'`)
+    await assert.rejects(db.query(createInbox({ schema, table: 'done' }).schema()), {
+      message: `table ${schema}.done is not a core-backend inbox of version 1: its comment says core-backend inbox 7`,
+    })
+  })
+
   test('rows copied into another database, as a restore does, are published in order, and new ones come after them', async () => {
     const [from, to] = [await open(), await open()]
     await from.transaction((tx) =>

@@ -1,5 +1,6 @@
-/** Version of the tables; kept as a comment on the main one. */
-const schemaVersion = 2
+/** Versions of the tables, kept as a comment: of the outbox on its main one. */
+const outboxVersion = 2
+const inboxVersion = 1
 
 /** What is published in sequence; a message without a key is a lane of its own. */
 const lane = `coalesce(topic || '/' || key, message_id)`
@@ -85,7 +86,7 @@ ${lookUp(names)}
       PRIMARY KEY (partition, id)
     ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000);
     ALTER SEQUENCE ${names.sequence} OWNED BY ${names.table}.id;
-    COMMENT ON TABLE ${names.table} IS 'core-backend outbox ${schemaVersion}';
+    COMMENT ON TABLE ${names.table} IS 'core-backend outbox ${outboxVersion}';
     CREATE TABLE ${names.held} (
       id bigint PRIMARY KEY DEFAULT nextval('${names.sequence}'),${columns},
       state text NOT NULL CHECK (state IN ('delayed', 'parked', 'released', 'blocked')),
@@ -105,8 +106,8 @@ ${lookUp(names)}
     INSERT INTO ${names.leases} (partition) SELECT generate_series(0, ${partitions - 1});
     CREATE TABLE ${names.relays} (relay text PRIMARY KEY, expires_at timestamptz NOT NULL) WITH (fillfactor = 50);
 ${nextFunction(names, partitions)}
-  ELSIF version <> 'core-backend outbox ${schemaVersion}' THEN
-    RAISE EXCEPTION 'table ${names.label} is not a core-backend outbox of version ${schemaVersion}: its comment says %', version;
+  ELSIF version <> 'core-backend outbox ${outboxVersion}' THEN
+    RAISE EXCEPTION 'table ${names.label} is not a core-backend outbox of version ${outboxVersion}: its comment says %', version;
   END IF;
   SELECT count(*) INTO found FROM ${names.leases};
   IF found <> ${partitions} THEN
@@ -161,9 +162,9 @@ ${lookUp(names)}
       PRIMARY KEY (message_id, handler)
     );
     CREATE INDEX ${names.index} ON ${names.table} USING brin (processed_at) WITH (autosummarize = on);
-    COMMENT ON TABLE ${names.table} IS 'core-backend inbox ${schemaVersion}';
-  ELSIF version <> 'core-backend inbox ${schemaVersion}' THEN
-    RAISE EXCEPTION 'table ${names.label} is not a core-backend inbox of version ${schemaVersion}';
+    COMMENT ON TABLE ${names.table} IS 'core-backend inbox ${inboxVersion}';
+  ELSIF version <> 'core-backend inbox ${inboxVersion}' THEN
+    RAISE EXCEPTION 'table ${names.label} is not a core-backend inbox of version ${inboxVersion}: its comment says %', version;
   END IF;
 END $inbox$`
 }
