@@ -108,8 +108,9 @@ export async function startActivelog(
     const live = has('api') ? createLive({ log: eventLog(requests), logger }) : undefined
     if (live) opened(broadcast(broker, live, logger))
 
+    /** Asks beside the requests: a crowd that waits for one tenant's lock has all their connections, and the others are still served. */
     const database = async (): Promise<{ status: string }> => {
-      await requests.query('SELECT 1')
+      await background.query('SELECT 1')
       return { status: 'ok' }
     }
     /** Counted in the rows: it is the truth also where this process has no relay, and while the relay has nothing in hand. */

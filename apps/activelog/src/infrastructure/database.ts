@@ -201,6 +201,9 @@ const withoutPassword = (url: string): string => {
 /** Somebody else holds what it needed for longer than `lockMs`. */
 export const isLocked = (error: unknown): boolean => (error as { code?: unknown } | null)?.code === '55P03'
 
+/** All connections of the pool are in use, and none came free in time: says nothing about the server. */
+export const isBusy = (error: unknown): boolean => (error as { message?: unknown } | null)?.message === 'timeout exceeded when trying to connect'
+
 /** The server cannot be reached, is starting or stopping, takes no more connections or no writes: worth another try soon. */
 export function isUnavailable(error: unknown): boolean {
   const { code = '', message = '', syscall } = error as { code?: string; message?: string; syscall?: string }
@@ -211,8 +214,6 @@ export function isUnavailable(error: unknown): boolean {
     code === '25006' ||
     (code === '55000' && message.includes('not currently accepting connections')) ||
     /^(ECONN|EPIPE|ETIMEDOUT|EHOST|ENET|ENOTFOUND|EAI_)/.test(code) ||
-    /^(Connection terminated|Client has encountered a connection error|Client was closed|timeout exceeded when trying to connect|Query read timeout|Cannot use a pool after)/.test(
-      message,
-    )
+    /^(Connection terminated|Client has encountered a connection error|Client was closed|Query read timeout|Cannot use a pool after)/.test(message)
   )
 }

@@ -65,6 +65,29 @@ test('a statement that the server refuses is no outage', async () => {
   assert.deepEqual(lines, [])
 })
 
+test('who finds no free connection in time says nothing about the server, except while it is away', async () => {
+  const busy = (): Error => new Error('timeout exceeded when trying to connect')
+  const alone = busy()
+  await fail(alone)
+  outage.logger.error({ err: alone }, 'busy')
+  assert.deepEqual(lines.splice(0), ['error: busy'])
+  now = 4_000
+  await fail(Object.assign(new Error('lock timeout'), { code: '55P03' }))
+  now = 8_000
+  await fail(busy())
+  assert.deepEqual(lines, [], 'it answered somebody meanwhile')
+  await fail()
+  const meanwhile = busy()
+  await fail(meanwhile)
+  outage.logger.error({ err: meanwhile }, 'busy')
+  assert.deepEqual(lines.splice(0), ['warn: The database is away', 'debug: busy'])
+  await answer()
+  lines = []
+  now += 5_000
+  await fail(busy())
+  assert.deepEqual(lines, ['warn: The database is away'], 'nobody has heard from it for as long as one waited')
+})
+
 test('what an outage makes fail is a matter of debug, everything else keeps its line', async () => {
   const cause = refused()
   outage.logger.warn({ err: new Error('no answer within 5000 ms') }, 'slow')

@@ -1,5 +1,5 @@
 import type { Logger } from '../application/ports.ts'
-import { isUnavailable } from './database.ts'
+import { isBusy, isUnavailable } from './database.ts'
 
 /** A database that goes away makes everything fail that touches it: told in a line at its beginning, one now and then and one at its end, not by each failure. */
 export interface Outage {
@@ -19,11 +19,15 @@ export interface OutageOptions {
 /** A server of which only some connections fail comes and goes with every statement: between two outages that are told this long passes at least. */
 const apartMs = 1_000
 
+/** Who has waited this long for a free connection while nobody heard from the server waits for one that says nothing. */
+const silentMs = 5_000
+
 /** Of the database at `url`. */
 export function watchOutage(url: string, logger: Logger, { everyMs = 30_000, now = () => performance.now() }: OutageOptions = {}): Outage {
   const { hostname: host, port } = new URL(url)
   const told = new WeakSet<object>()
   let begun = 0
+  let heardAt = now()
   let begunAtLastFailure = 0
   let failures = 0
   let since = 0
@@ -32,7 +36,11 @@ export function watchOutage(url: string, logger: Logger, { everyMs = 30_000, now
   let toldAt = -Infinity
 
   function failed(error: unknown): void {
-    if (!isUnavailable(error)) return
+    const silent = isBusy(error) && (failures > 0 || now() >= heardAt + silentMs)
+    if (!silent && !isUnavailable(error)) {
+      if (!isBusy(error)) heardAt = now()
+      return
+    }
     told.add(error as object)
     begunAtLastFailure = begun
     if (failures++ === 0) since = now()
@@ -47,6 +55,7 @@ export function watchOutage(url: string, logger: Logger, { everyMs = 30_000, now
   }
 
   function answered(beganAs: number): void {
+    heardAt = now()
     // What was asked before the last failure says nothing about the time after it.
     if (failures === 0 || beganAs <= begunAtLastFailure) return
     if (known) logger.info({ host, port, failures, awayMs: Math.round(now() - since) }, 'The database is back')

@@ -1,6 +1,6 @@
 import { RefusalError } from '../../application/errors.ts'
 import { type Fault, InvalidActivityError } from '../../domain/activity.ts'
-import { isLocked, isUnavailable } from '../../infrastructure/database.ts'
+import { isBusy, isLocked, isUnavailable } from '../../infrastructure/database.ts'
 
 /** What is wrong with a request, as HTTP says it. */
 export class HttpError extends Error {
@@ -40,7 +40,7 @@ function statusOf(error: unknown): number {
   if (error instanceof HttpError) return error.status
   if (error instanceof InvalidActivityError) return 400
   if (error instanceof RefusalError) return refusals[error.code]
-  return isUnavailable(error) || isLocked(error) ? 503 : 500
+  return isUnavailable(error) || isBusy(error) || isLocked(error) ? 503 : 500
 }
 
 /** The answer to everything until the service is there. */
@@ -57,7 +57,9 @@ export function problem(error: unknown, requestId: string): Response {
     status === 503 && !(error instanceof HttpError)
       ? isLocked(error)
         ? 'Somebody holds a lock on what this needs; try again'
-        : 'The database cannot be reached; try again'
+        : isBusy(error)
+          ? 'All connections are in use; try again'
+          : 'The database cannot be reached; try again'
       : status === 500
         ? 'Something went wrong here'
         : error instanceof InvalidActivityError
