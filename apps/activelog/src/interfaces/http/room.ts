@@ -46,15 +46,25 @@ export function createRoom({ pollMs, clock }: { pollMs: number; clock: Clock }):
       pause = new AbortController()
       const { signal } = pause
       await clock.sleep(waitMs, { signal, background: true }).catch(() => {})
-      const last = furthestBehind(waiting.keys())
-      if (signal.aborted || !last) continue
-      const placed = last.position !== undefined
-      const found = await last.look()
-      // What kept one from knowing its place kept the others, too.
-      if (found || (!placed && last.position)) wakeAll()
+      if (signal.aborted || waiting.size === 0) continue
+      if (await look()) wakeAll()
       else waitMs = Math.min(waitMs * 2, pollMs)
     }
     polling = false
+  }
+
+  /** Whether there may be something new to somebody. */
+  async function look(): Promise<boolean> {
+    const lost = firstLost(waiting.keys())
+    if (lost) {
+      const found = await lost.look()
+      // What kept one from knowing its place kept the others, too.
+      if (found || lost.position) return true
+      // It may never know: the next time another one's turn comes first, and who knows its place need not wait for that.
+      const wake = waiting.get(lost)
+      if (wake && waiting.delete(lost)) waiting.set(lost, wake)
+    }
+    return (await furthestBehind(waiting.keys())?.look()) !== undefined
   }
 
   return {
@@ -85,12 +95,15 @@ export function createRoom({ pollMs, clock }: { pollMs: number; clock: Clock }):
   }
 }
 
+function firstLost(all: Iterable<Waiting>): Waiting | undefined {
+  for (const one of all) if (!one.position) return one
+  return undefined
+}
+
+/** Of those who know their place. */
 function furthestBehind(all: Iterable<Waiting>): Waiting | undefined {
   let last: Waiting | undefined
-  for (const one of all) {
-    if (!one.position) return one
-    if (!last || isBefore(one.position, last.position!)) last = one
-  }
+  for (const one of all) if (one.position && (!last || isBefore(one.position, last.position!))) last = one
   return last
 }
 
