@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { openDatabase as openTestDatabase } from '@core-backend/testkit/postgres'
 import { openDatabase } from './database.ts'
-import { eventLog, forgetOldEvents } from './event-log.ts'
+import { adoptEvents, eventLog, forgetOldEvents } from './event-log.ts'
 import { createTables } from './schema.ts'
 
 const id = (n: number): string => `019c0000-0000-7000-8000-${String(n).padStart(12, '0')}`
@@ -45,6 +45,42 @@ test('the log has one order, which no event gets in front of later: not one that
   await db.query("UPDATE tenant_acme.events SET written_at = now() - interval '24 hours 1 second' WHERE id = $1", [id(9)])
   await forgetOldEvents(db, ['acme', 'globex'])
   assert.deepEqual(await seen(), [id(1), id(5)])
+})
+
+test('events of a transaction that is still to come, as after a restore, are moved to the end, and no others', async (t) => {
+  const test = await openTestDatabase('pg18')
+  const db = openDatabase(test.url!, { name: 'test' })
+  t.after(async () => {
+    await db.close()
+    await test.close()
+  })
+  await createTables(db, ['acme'], [])
+  const told: object[] = []
+  const note = (fields: object): void => void told.push(fields)
+  const adopt = (): Promise<void> => adoptEvents(db, ['acme'], { debug: note, info: note, warn: note, error: note })
+  const insert = (n: number, txid: string): Promise<unknown> =>
+    db.query(`INSERT INTO tenant_acme.events (id, txid, name, activity) VALUES ($1, ${txid}, 'activity.created', '{}')`, [id(n)])
+  const places = async (): Promise<Map<string, string>> => {
+    const { rows } = await db.query('SELECT id, txid::text FROM tenant_acme.events')
+    return new Map((rows as { id: string; txid: string }[]).map((row) => [row.id, row.txid]))
+  }
+
+  for (const n of [2, 1]) await insert(n, 'DEFAULT')
+  const before = await places()
+  await adopt()
+  assert.deepEqual([await places(), told], [before, []], 'on the server that wrote them')
+
+  for (const n of [4, 3]) await insert(n, `'${2n ** 63n}'`)
+  await adopt()
+  assert.deepEqual(told, [{ table: 'tenant_acme.events', events: 2 }])
+  const log = eventLog(db)
+  const seen = await log.after('acme', { txid: '0', id: id(0) }, 500, 1_000_000)
+  assert.deepEqual(
+    seen.map((event) => event.id),
+    [id(2), id(1), id(3), id(4)],
+  )
+  const after = await places()
+  for (const [one, txid] of before) assert.equal(after.get(one), txid)
 })
 
 test('a look ends with the event that makes it large, however large that is', async (t) => {

@@ -327,6 +327,32 @@ test('what is older than maxAgeMs goes, read or not, and what was unread is coun
   await driver.close()
 })
 
+test('a log does not show what is too old and not freed yet', async () => {
+  const { name, driver, turn, rows } = await stage()
+  await driver.admin.createTopic('orders', { partitions: 1, keep: false, maxAgeMs: 60_000 })
+  await driver.publish(series('orders', 3), { signal: never })
+  await turn()
+  await sql(`UPDATE ${name}.ages SET at = at - interval '61 seconds'`)
+  await driver.publish([outgoing('orders', 'new')], { signal: never })
+  // Somebody reads: what is too old cannot be freed now.
+  const reading = await db.pool!.connect()
+  await reading.query('BEGIN')
+  await reading.query(`LOCK TABLE ${name}.messages_0 IN ACCESS SHARE MODE`)
+  await turn()
+  assert.equal(
+    Object.values(await rows()).reduce((sum, n) => sum + n, 0),
+    4,
+  )
+  const log = await driver.log.read('orders', 0, undefined, 10, Infinity)
+  await reading.query('COMMIT')
+  reading.release()
+  assert.deepEqual(
+    log.map(({ message }) => message.id),
+    ['new'],
+  )
+  await driver.close()
+})
+
 test('maintenance is one process’s at a time, and one turn in a while for all', async () => {
   const { name, driver } = await stage()
   await sql(`UPDATE ${name}.rotation SET maintained_at = '-infinity'`)

@@ -1,0 +1,29 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import type { RouteDependencies } from './routes.ts'
+import { createMetrics } from './metrics.ts'
+import { HttpError } from './problem.ts'
+import { routes } from './routes.ts'
+
+test('a stream that is refused on purpose is no error in the log, and one that fails is', async () => {
+  let fault: Error = new HttpError(503, 'The most')
+  const told: unknown[] = []
+  const note =
+    (level: string) =>
+    (fields: object): void =>
+      void told.push([level, (fields as { status: number }).status, (fields as { err: Error }).err])
+  const live = { open: () => Promise.reject(fault) }
+  const app = routes({
+    api: { live, tenants: ['acme'] } as unknown as RouteDependencies['api'],
+    checks: { ready: {}, health: {} },
+    metrics: createMetrics({}),
+    newId: () => '019c0000-0000-7000-8000-000000000000',
+    logger: { debug: note('debug'), info: note('info'), warn: note('warn'), error: note('error') },
+  })
+  const ask = async (): Promise<number> => (await app.request('/events', { headers: { 'x-tenant-id': 'acme' } })).status
+  assert.equal(await ask(), 503)
+  assert.deepEqual(told.splice(0), [['debug', 503, fault]])
+  fault = new Error('broken')
+  assert.equal(await ask(), 500)
+  assert.deepEqual(told, [['error', 500, fault]])
+})
