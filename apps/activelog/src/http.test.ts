@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict'
 import { connect } from 'node:net'
 import { suite, test } from 'node:test'
+import { createBroker } from '@core-backend/messaging'
+import { postgresDriver } from '@core-backend/messaging/postgres'
 import { waitUntil } from '@core-backend/testkit/wait-until'
 import { type Answer, contents, draft, type Service, startService } from './service.fixture.ts'
 
@@ -362,7 +364,7 @@ suite('operations', async () => {
     assert.deepEqual((await ask('GET', '/healthz', anybody)).json, { status: 'ok' })
     assert.deepEqual((await ask('GET', '/readyz', anybody)).json, { status: 'ok', checks: { database: { status: 'ok' } } })
     const { checks } = (await ask('GET', '/health', anybody)).json as { checks: Record<string, { status: string }> }
-    assert.deepEqual(Object.keys(checks), ['database', 'broker', 'outbox', 'relay'])
+    assert.deepEqual(Object.keys(checks), ['database', 'broker', 'outbox', 'workers', 'relay'])
     const metrics = await (await fetch(`${url}/metrics`)).text()
     assert.match(metrics, /^# HELP activelog_/)
     assert.match(metrics, /^process_cpu_seconds_total /m)
@@ -381,6 +383,28 @@ suite('an event that nobody takes from the outbox', async () => {
     const { outbox } = json['checks'] as { outbox: { status: string; pending: number; oldestAgeMs: number } }
     assert.deepEqual([status, json['status'], outbox.status, outbox.pending], [200, 'degraded', 'degraded', 1])
     assert.ok(outbox.oldestAgeMs >= 3_600_000, `${outbox.oldestAgeMs} ms`)
+  })
+})
+
+suite('an event that nobody handles', async () => {
+  await test('shows in health while there is no worker', async (t) => {
+    const { ask, database } = await startService(t, undefined, { ROLE: 'api' })
+    const workers = async (): Promise<unknown> => ((await ask('GET', '/health')).json['checks'] as { workers: object }).workers
+    assert.deepEqual(await workers(), { status: 'ok', messages: 0, members: 0 })
+    const relayed = createBroker(postgresDriver({ client: database.client, schema: 'activelog' }))
+    await relayed.publish({ topic: 'activities', value: new Uint8Array() })
+    await relayed.close()
+    assert.deepEqual(await workers(), { status: 'degraded', messages: 1, members: 0 })
+  })
+
+  await test('and a database that takes no writes makes nobody ready', async (t) => {
+    const { ask, database } = await startService(t)
+    const name = new URL(database.url!).pathname.slice(1)
+    await database.client.query(`ALTER DATABASE ${name} SET default_transaction_read_only = on`)
+    await database.client.query(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND pid <> pg_backend_pid()`, [name])
+    await waitUntil(async () => (await ask('GET', '/readyz')).status === 503)
+    const { status, json, headers } = await ask('POST', '/activities', { body: draft })
+    assert.deepEqual([status, json['title'], headers.get('retry-after')], [503, 'Service Unavailable', '1'])
   })
 })
 

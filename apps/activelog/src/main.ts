@@ -110,13 +110,19 @@ export async function startActivelog(
 
     /** Asks beside the requests: a crowd that waits for one tenant's lock has all their connections, and the others are still served. */
     const database = async (): Promise<{ status: string }> => {
-      await background.query('SELECT 1')
+      const { rows } = await background.query(`SELECT current_setting('transaction_read_only') AS "readOnly"`)
+      if ((rows[0] as { readOnly: string }).readOnly === 'on') throw new Error('The database takes no writes, as a standby does')
       return { status: 'ok' }
     }
     /** Counted in the rows: it is the truth also where this process has no relay, and while the relay has nothing in hand. */
     const waiting = async (): Promise<{ status: string }> => {
       const counts = await outbox.counts(background)
       return { status: counts.oldestAgeMs < staleMs && counts.parked === 0 ? 'ok' : 'degraded', ...counts }
+    }
+    /** Events that wait for workers, of whatever process, while there is none. */
+    const handling = async (): Promise<{ status: string; messages: number; members: number }> => {
+      const { messages, members } = await broker.lag(topic, group)
+      return { status: messages > 0 && members === 0 ? 'degraded' : 'ok', messages, members }
     }
     const relaying =
       relay &&
@@ -135,7 +141,7 @@ export async function startActivelog(
       checks: {
         // Requests need the database alone: what they write is published whenever the broker is back.
         ready: role === 'api' || role === 'all' ? { database } : { database, broker: broker.health },
-        health: { database, broker: broker.health, outbox: waiting, ...(relaying && { relay: relaying }) },
+        health: { database, broker: broker.health, outbox: waiting, workers: handling, ...(relaying && { relay: relaying }) },
       },
       metrics: createMetrics({
         outbox: () => outbox.counts(background),

@@ -42,7 +42,7 @@ export interface Administration<C extends Capabilities = Capabilities> {
   deleteGroup(topic: string, group: string): Promise<void>
   listGroups(topic: string): Promise<readonly string[]>
   /** Messages of the topic that the group has not settled, delayed ones and those in its private source included. */
-  lag(topic: string, group: string): Promise<{ readonly messages: number; readonly approximate: boolean }>
+  lag(topic: string, group: string): Promise<{ readonly messages: number; readonly members: number; readonly approximate: boolean }>
   /** Reads without consuming; needs `history`. */
   peek: C extends { history: false } ? never : (topic: string, options?: PeekOptions) => Promise<readonly Peeked[]>
   /** Moves a group that has no members; needs `history`. */
@@ -136,7 +136,11 @@ export function createAdministration(
       check(topic, group)
       const infos = [await groupInfo(topic, group), await groupInfo(retryTopic(topic, group), group)]
       if (!infos[0]) throw groupNotFound(topic, group)
-      return { messages: infos.reduce((sum, info) => sum + (info?.lag ?? 0), 0), approximate: infos.some((info) => info?.approximate) }
+      return {
+        messages: infos.reduce((sum, info) => sum + (info?.lag ?? 0), 0),
+        members: infos[0].members,
+        approximate: infos.some((info) => info?.approximate),
+      }
     },
     peek: async (topic, options = {}) => {
       check(topic)

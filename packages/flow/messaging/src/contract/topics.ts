@@ -151,6 +151,7 @@ export const topicCases: readonly Definition[] = [
       await stage.until(async () => (await broker.lag(topic, 'a')).messages === extra, 'only the delayed one to be left')
       assert.equal(first.done.length, 10)
       assert.equal((await broker.lag(topic, 'b')).messages, 10 + extra)
+      assert.deepEqual(await Promise.all(['a', 'b'].map(async (group) => (await broker.lag(topic, group)).members)), [1, 0])
       await assert.rejects(broker.lag(stage.topic('missing'), 'a'), { code: 'ERR_MESSAGING_TOPIC_NOT_FOUND' })
       await assert.rejects(broker.lag(topic, 'nobody'), { code: 'ERR_MESSAGING_TOPIC_NOT_FOUND', message: /There is no group nobody on / })
     },
