@@ -11,8 +11,8 @@ interface Read {
   readonly bytes: number
 }
 
-/** A group with `n` dead letters of `size` bytes each, and what was read of any log since. */
-async function graveyard(n: number, size = 1): Promise<{ broker: Broker; reads: Read[] }> {
+/** A group with `n` dead letters of `size` bytes each, and what was read of any log since. `atEnd` runs when a log has been read to its end. */
+async function graveyard(n: number, size = 1, atEnd: () => Promise<unknown> = async () => undefined): Promise<{ broker: Broker; reads: Read[] }> {
   const inner = memoryDriver()
   const reads: Read[] = []
   const driver: BrokerDriver = {
@@ -21,6 +21,7 @@ async function graveyard(n: number, size = 1): Promise<{ broker: Broker; reads: 
       ...inner.log,
       read: async (topic, partition, after, limit, limitBytes) => {
         const page = await inner.log.read(topic, partition, after, limit, limitBytes)
+        if (page.length === 0) await atEnd()
         reads.push({ limit, got: page.length, bytes: page.reduce((sum, { message }) => sum + message.value.length, 0) })
         return page
       },
@@ -74,5 +75,40 @@ test('large letters are listed, replayed and discarded a few megabytes at a time
   assert.ok(most() <= 4_194_304)
   assert.equal((await dead.discard({ filter: () => true })).length, 12)
   assert.ok(most() <= 4_194_304)
+  await broker.close()
+})
+
+test('a replay holds where letters stand, and reads again what it sends', async () => {
+  const { broker, reads } = await graveyard(12, 990_000)
+  const dead = broker.deadLetters('t', 'g')
+  const readToSend = async (order: 'oldest' | 'newest'): Promise<number[]> => {
+    const outcomes = await dead.replay({ filter: () => true, limit: 2, order })
+    assert.deepEqual(
+      outcomes.map(({ outcome }) => outcome),
+      ['replayed', 'replayed'],
+    )
+    const got = reads.splice(0).map((read) => read.got)
+    return got.slice(got.lastIndexOf(0) + 1)
+  }
+  assert.deepEqual(await readToSend('oldest'), [4])
+  assert.deepEqual(await readToSend('newest'), [1, 1])
+  await broker.close()
+})
+
+test('a letter that somebody discards between being chosen and being sent is not found, and the others are sent', async () => {
+  let discarding: (() => Promise<unknown>) | undefined
+  const { broker } = await graveyard(3, 1, async () => {
+    const discard = discarding
+    discarding = undefined
+    await discard?.()
+  })
+  const dead = broker.deadLetters('t', 'g')
+  const { letters } = await dead.list()
+  discarding = () => dead.discard({ ids: [letters[1]!.letterId] })
+  const outcomes = await dead.replay({ filter: () => true })
+  assert.deepEqual(
+    outcomes.map(({ outcome }) => outcome),
+    ['replayed', 'not-found', 'replayed'],
+  )
   await broker.close()
 })

@@ -103,7 +103,7 @@ export interface DeadLetters {
   list(options?: ListOptions): Promise<LetterPage>
   /** Reads the log up to the letter. */
   get(letterId: string): Promise<DeadLetter | undefined>
-  /** Publishes letters to the group's private source, for this group alone, and marks each; another process may go on where one stopped. Needs `ids` or `filter`, reads every letter for either, and holds those it chose. */
+  /** Publishes letters to the group's private source, for this group alone, and marks each; another process may go on where one stopped. Needs `ids` or `filter`, reads every letter for either, holds where those it chose stand, and reads them again to send them. */
   replay(options: ReplayOptions): Promise<readonly ReplayOutcome[]>
   /** Ends letters, replayed ones too: their storage is freed where the broker can. Gives the ids that were there. Needs `ids` or `filter`, and reads every letter for either. */
   discard(which: { ids?: readonly string[]; filter?: (letter: DeadLetter) => boolean }): Promise<readonly string[]>
@@ -112,8 +112,9 @@ export interface DeadLetters {
 /** Where a copy of a letter stands. */
 type Copy = Pick<DeadLetter, 'letterId' | 'position'>
 
-interface Selected<T> {
-  readonly kept: T
+/** A letter that was chosen, without its body: where its first copy stands, what stands before that, and all its copies. */
+interface Selected extends Copy, Pick<DeadLetter, 'replays'> {
+  readonly before: string | undefined
   readonly copies: readonly Copy[]
 }
 
@@ -160,17 +161,18 @@ export function createDeadLetters({ driver, publisher, topology, clock, suffix }
     after,
     replayed = false,
     first = pageLetters,
-  }: { after?: string | undefined; replayed?: boolean; first?: number } = {}): AsyncGenerator<DeadLetter> {
+  }: { after?: string | undefined; replayed?: boolean; first?: number } = {}): AsyncGenerator<{ letter: DeadLetter; before: string | undefined }> {
     if (!(await exists())) return
     const marks = await driver.log.marks(log)
     for (let position = after, n = Math.min(first, pageLetters); ; n = Math.min(2 * n, pageLetters)) {
       const page = await driver.log.read(log, 0, position, n, pageBytes)
       for (const entry of page) {
         const letter = asLetter(entry, topic, group)
+        const before = position
         position = entry.position
         const mark = marks.get(letter.letterId)
         if (mark && !(replayed && mark.mark === 'replayed') && !isLater(position, mark.position)) continue
-        yield letter
+        yield { letter, before }
       }
       if (page.length === 0) return
     }
@@ -179,31 +181,39 @@ export function createDeadLetters({ driver, publisher, topology, clock, suffix }
   /** Each once: as its first copy. */
   async function* letters(after?: string, first = pageLetters): AsyncGenerator<DeadLetter> {
     const seen = new Set<string>()
-    for await (const letter of copies({ after, first })) {
+    for await (const { letter } of copies({ after, first })) {
       if (seen.has(letter.letterId)) continue
       seen.add(letter.letterId)
       yield letter
     }
   }
 
-  /** What `keep` makes of each letter, and all its copies. */
-  const select = async <T>(
+  const select = async (
     { ids, filter }: { ids?: readonly string[] | undefined; filter?: ((letter: DeadLetter) => boolean) | undefined },
     what: string,
-    keep: (letter: DeadLetter) => T,
     replayed = false,
-  ): Promise<Selected<T>[]> => {
+  ): Promise<Selected[]> => {
     if (!ids && !filter) throw which(what)
     const wanted = ids && new Set(ids)
-    const found = new Map<string, Selected<T> & { copies: Copy[] }>()
-    for await (const letter of copies({ replayed })) {
-      const { letterId, position } = letter
-      const before = found.get(letterId)
-      if (before) before.copies.push({ letterId, position })
+    const found = new Map<string, Selected & { copies: Copy[] }>()
+    for await (const { letter, before } of copies({ replayed })) {
+      const { letterId, position, replays } = letter
+      const first = found.get(letterId)
+      if (first) first.copies.push({ letterId, position })
       else if ((!wanted || wanted.has(letterId)) && (!filter || chosen(filter, letter)))
-        found.set(letterId, { kept: keep(letter), copies: [{ letterId, position }] })
+        found.set(letterId, { letterId, position, replays, before, copies: [{ letterId, position }] })
     }
     return [...found.values()]
+  }
+
+  /** Gives chosen letters with their bodies, `ahead` at a time; none that is gone meanwhile. */
+  const reader = (ahead: number): ((of: Selected) => Promise<DeadLetter | undefined>) => {
+    let page = new Map<string, LogEntry>()
+    return async ({ position, before }) => {
+      if (!page.has(position)) page = new Map((await driver.log.read(log, 0, before, ahead, pageBytes)).map((entry) => [entry.position, entry]))
+      const entry = page.get(position)
+      return entry && asLetter(entry, topic, group)
+    }
   }
 
   const mark = (copies: readonly Copy[], as: Mark): Promise<void> =>
@@ -256,27 +266,36 @@ export function createDeadLetters({ driver, publisher, topology, clock, suffix }
       checkOptions('replay', options, replayChecks)
       const { ids, filter, order = 'oldest', limit = Infinity, ratePerSecond, dryRun = false, maxReplays = 3, edit, signal } = options
       if (ratePerSecond !== undefined && !(ratePerSecond > 0)) throw new RangeError(`ratePerSecond must be above 0, got ${ratePerSecond}`)
-      const found = await select({ ids, filter }, 'replay', (letter) => letter)
+      const found = await select({ ids, filter }, 'replay')
       if (order === 'newest') found.reverse()
+      const read = reader(order === 'newest' ? 1 : 50)
       const outcomes: ReplayOutcome[] = (ids ?? [])
-        .filter((id) => !found.some(({ kept }) => kept.letterId === id))
+        .filter((id) => !found.some(({ letterId }) => letterId === id))
         .map((letterId) => ({ letterId, outcome: 'not-found' }))
       if (!dryRun && found.length > 0) await ensureRetrySource(topology, topic, group)
       let left = limit
       let sent = 0
       /** What will hardly go away while one waits for as many answers as there are letters. */
       let failure: { error: unknown } | undefined
-      for (const { kept: letter, copies } of found) {
+      for (const one of found) {
         if (left <= 0) break
         signal?.throwIfAborted()
-        const { letterId } = letter
+        const { letterId, replays, copies } = one
         if (failure) {
           left--
           outcomes.push({ letterId, outcome: 'failed', error: failure.error })
           continue
         }
-        if (letter.replays >= maxReplays) {
+        if (replays >= maxReplays) {
           outcomes.push({ letterId, outcome: 'too-many-replays' })
+          continue
+        }
+        const letter = await read(one).catch((error: unknown) => {
+          failure = { error }
+        })
+        if (!letter) {
+          left -= failure ? 1 : 0
+          outcomes.push(failure ? { letterId, outcome: 'failed', error: failure.error } : { letterId, outcome: 'not-found' })
           continue
         }
         let message: OutgoingMessage
@@ -315,13 +334,12 @@ export function createDeadLetters({ driver, publisher, topology, clock, suffix }
     discard: async (options) => {
       if (options === undefined) throw which('discard')
       checkOptions('discard', options, discardChecks)
-      // Whatever they weigh, it holds where they stand and no more.
-      const found = await select(options, 'discard', ({ letterId }) => letterId, true)
+      const found = await select(options, 'discard', true)
       await mark(
         found.flatMap(({ copies }) => copies),
         'discarded',
       )
-      return found.map(({ kept }) => kept)
+      return found.map(({ letterId }) => letterId)
     },
   }
 }
