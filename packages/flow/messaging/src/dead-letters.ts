@@ -290,12 +290,17 @@ export function createDeadLetters({ driver, publisher, topology, clock, suffix }
           outcomes.push({ letterId, outcome: 'too-many-replays' })
           continue
         }
-        const letter = await read(one).catch((error: unknown) => {
+        let letter: DeadLetter | undefined
+        try {
+          letter = await read(one)
+        } catch (error) {
           failure = { error }
-        })
+          left--
+          outcomes.push({ letterId, outcome: 'failed', error })
+          continue
+        }
         if (!letter) {
-          left -= failure ? 1 : 0
-          outcomes.push(failure ? { letterId, outcome: 'failed', error: failure.error } : { letterId, outcome: 'not-found' })
+          outcomes.push({ letterId, outcome: 'not-found' })
           continue
         }
         let message: OutgoingMessage

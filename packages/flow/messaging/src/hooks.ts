@@ -26,6 +26,7 @@ export function tell<K extends keyof Hooks>(hooks: Hooks, name: K, event: Parame
 }
 
 function tellOnce({ error, topic, group, message }: Parameters<NonNullable<Hooks['onError']>>[0]): void {
+  if ((error as { code?: unknown } | null | undefined)?.code === 'ERR_MESSAGING_RETRY') return // asked for, and no failure
   const of = `${topic}${group === undefined ? '' : ` (group ${group})`}`
   unheard('onError', warning, message ? `A handler of ${of} failed` : `The subscription to ${of} has trouble`, error)
 }

@@ -6,6 +6,7 @@ import { thrownText } from '#internal/thrown'
 import { randomBytes } from 'node:crypto'
 import { type Broker, type BrokerOptions, createBroker, type SubscribeOptions } from '../broker.ts'
 import type { BrokerDriver, Capabilities } from '../driver.ts'
+import type { Hooks } from '../hooks.ts'
 import type { HandlerContext } from '../job.ts'
 import type { Message, MessageInput } from '../message.ts'
 import type { Subscription } from '../subscription.ts'
@@ -122,6 +123,9 @@ export const range = (n: number): number[] => Array.from({ length: n }, (_, i) =
 export const keyed = (topic: string, n: number, keys: number): MessageInput[] =>
   range(n).map((i) => ({ topic, key: `key-${i % keys}`, value: bytes(String(Math.floor(i / keys))) }))
 
+/** What fails here does so on purpose. */
+const unheard: Hooks = { onError: () => undefined, onStuck: () => undefined }
+
 export async function openStage<D extends BrokerDriver>(
   harness: ContractHarness<D>,
   capabilities: Capabilities,
@@ -141,7 +145,7 @@ export async function openStage<D extends BrokerDriver>(
   ) => {
     const inner = await harness.open({ leaseMs: lease })
     const driver = wrap(inner)
-    const client = { driver, broker: createBroker(driver, { clock, ...brokerOptions }) }
+    const client = { driver, broker: createBroker(driver, { clock, hooks: unheard, ...brokerOptions }) }
     clients.push({ client, inner, severed: false })
     return client
   }
