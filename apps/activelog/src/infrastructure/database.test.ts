@@ -7,6 +7,7 @@ import { openDatabase as openTestDatabase } from '@core-backend/testkit/postgres
 import { skipUnless } from '@core-backend/testkit/services'
 import { tcpProxy } from '@core-backend/testkit/tcp-proxy'
 import { waitUntil } from '@core-backend/testkit/wait-until'
+import { freshDatabase } from './database.fixture.ts'
 import { isBusy, isUnavailable, openDatabase, reachable } from './database.ts'
 
 test('statements of a turn leave in one write, BEGIN among them, and each gets its own answer', async (t) => {
@@ -50,12 +51,7 @@ test('statements of a turn leave in one write, BEGIN among them, and each gets i
 })
 
 test('a statement that comes after the end of its transaction is refused: it would run in the next one on that connection', async (t) => {
-  const test = await openTestDatabase('pg18')
-  const db = openDatabase(test.url!, { name: 'test' })
-  t.after(async () => {
-    await db.close()
-    await test.close()
-  })
+  const db = await freshDatabase(t)
   for (const failing of [true, false]) {
     let late: Promise<unknown> | undefined
     const ended = Promise.withResolvers<void>()

@@ -1,19 +1,13 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { openDatabase as openTestDatabase } from '@core-backend/testkit/postgres'
-import { openDatabase } from './database.ts'
+import { freshDatabase } from './database.fixture.ts'
 import { adoptEvents, eventLog, forgetOldEvents } from './event-log.ts'
 import { createTables } from './schema.ts'
 
 const id = (n: number): string => `019c0000-0000-7000-8000-${String(n).padStart(12, '0')}`
 
 test('the log has one order, which no event gets in front of later: not one that began to be written before and is committed after', async (t) => {
-  const test = await openTestDatabase('pg18')
-  const db = openDatabase(test.url!, { name: 'test' })
-  t.after(async () => {
-    await db.close()
-    await test.close()
-  })
+  const db = await freshDatabase(t)
   await createTables(db, ['acme', 'globex'], [])
   const log = eventLog(db)
   const insert = (n: number): [string, unknown[]] => [
@@ -48,12 +42,7 @@ test('the log has one order, which no event gets in front of later: not one that
 })
 
 test('events of a transaction that is still to come, as after a restore, are moved to the end, and no others', async (t) => {
-  const test = await openTestDatabase('pg18')
-  const db = openDatabase(test.url!, { name: 'test' })
-  t.after(async () => {
-    await db.close()
-    await test.close()
-  })
+  const db = await freshDatabase(t)
   await createTables(db, ['acme'], [])
   const told: object[] = []
   const note = (fields: object): void => void told.push(fields)
@@ -84,12 +73,7 @@ test('events of a transaction that is still to come, as after a restore, are mov
 })
 
 test('a look ends with the event that makes it large, however large that is', async (t) => {
-  const test = await openTestDatabase('pg18')
-  const db = openDatabase(test.url!, { name: 'test' })
-  t.after(async () => {
-    await db.close()
-    await test.close()
-  })
+  const db = await freshDatabase(t)
   await createTables(db, ['acme'], [])
   const log = eventLog(db)
   const begin = await log.position('acme', undefined)

@@ -2,10 +2,10 @@ import assert from 'node:assert/strict'
 import { test, type TestContext } from 'node:test'
 import { virtualClock } from '@core-backend/events/testing'
 import { createInbox } from '@core-backend/outbox'
-import { openDatabase as openTestDatabase } from '@core-backend/testkit/postgres'
 import { waitUntil } from '@core-backend/testkit/wait-until'
 import { forgetOldKeys } from './activity-store.ts'
-import { type Database, openDatabase } from './database.ts'
+import { freshDatabase } from './database.fixture.ts'
+import type { Database } from './database.ts'
 import { forgetOldEvents } from './event-log.ts'
 import { startHousekeeping } from './housekeeping.ts'
 import { createTables, sharedSchema } from './schema.ts'
@@ -16,12 +16,7 @@ const quiet = { debug() {}, info() {}, warn() {}, error() {} }
 
 /** A database whose statements are counted. */
 async function world(t: TestContext): Promise<{ db: Database; statements: string[] }> {
-  const test = await openTestDatabase('pg18')
-  const db = openDatabase(test.url!, { name: 'test' })
-  t.after(async () => {
-    await db.close()
-    await test.close()
-  })
+  const db = await freshDatabase(t)
   await createTables(db, tenants, [inbox.schema()])
   const statements: string[] = []
   return { db: { ...db, query: (text, values) => (statements.push(text), db.query(text, values)) }, statements }

@@ -1,10 +1,9 @@
 import assert from 'node:assert/strict'
 import { suite, test, type TestContext } from 'node:test'
-import { openDatabase as openTestDatabase } from '@core-backend/testkit/postgres'
 import type { Activity } from '../domain/activity.ts'
 import { newActivity } from '../domain/activity.ts'
 import { type Statistics, statisticsOf } from '../domain/statistics.ts'
-import { openDatabase } from './database.ts'
+import { freshDatabase } from './database.fixture.ts'
 import { type Projections, projections } from './projections.ts'
 import { createTables } from './schema.ts'
 
@@ -23,12 +22,7 @@ interface World {
 }
 
 async function world(t: TestContext): Promise<World> {
-  const test = await openTestDatabase('pg18')
-  const db = openDatabase(test.url!, { name: 'test' })
-  t.after(async () => {
-    await db.close()
-    await test.close()
-  })
+  const db = await freshDatabase(t)
   await createTables(db, ['acme'], [])
   const to = projections(db)
   return {

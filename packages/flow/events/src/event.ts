@@ -222,6 +222,7 @@ export function event(fields: Omit<DomainEvent, keyof Correlation>, correlation:
   const { id, name, version, topic, key, aggregateId, occurredAt, data } = fields
   if (!(occurredAt instanceof Date)) throw new TypeError(`${name}: occurredAt must be a Date, got ${shown(occurredAt)}`)
   if (Number.isNaN(occurredAt.getTime())) throw new RangeError(`${name}: occurredAt must be a time, got an invalid Date`)
+  // First, since the key is the same unless it is given: the fault is the id's.
   const subject = header(`${name}: aggregateId`, aggregateId)!
   return Object.freeze({
     id: header(`${name}: id`, id)!,

@@ -27,19 +27,21 @@ export function tell<K extends keyof Hooks>(hooks: Hooks, name: K, event: Parame
 
 function tellOnce({ error, topic, group, message }: Parameters<NonNullable<Hooks['onError']>>[0]): void {
   if ((error as { code?: unknown } | null | undefined)?.code === 'ERR_MESSAGING_RETRY') return // asked for, and no failure
-  const of = `${topic}${group === undefined ? '' : ` (group ${group})`}`
-  unheard('onError', warning, message ? `A handler of ${of} failed` : `The subscription to ${of} has trouble`, error)
+  const place = placeOf(topic, group)
+  unheard('onError', warning, message ? `A handler of ${place} failed` : `The subscription to ${place} has trouble`, error)
 }
 
 function tellOfStuck({ message: { topic }, group, reason }: Parameters<NonNullable<Hooks['onStuck']>>[0]): void {
-  const of = `${topic}${group === undefined ? '' : ` (group ${group})`}`
+  const place = placeOf(topic, group)
   unheard(
     'onStuck',
     warning,
-    `A handler of ${of} goes on though its signal aborted, and keeps one of its places until it ends; give ctx.signal to what it waits for`,
+    `A handler of ${place} goes on though its signal aborted, and keeps one of its places until it ends; give ctx.signal to what it waits for`,
     reason,
   )
 }
+
+const placeOf = (topic: string, group: string | undefined): string => (group === undefined ? topic : `${topic} (group ${group})`)
 
 /** The name of our process warnings. */
 export const warning = 'MessagingWarning'

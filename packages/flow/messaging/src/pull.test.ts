@@ -2,24 +2,30 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { systemClock } from '#internal/clock'
 import { waitUntil } from '@core-backend/testkit/wait-until'
-import { createBroker } from './broker.ts'
+import { type Broker, createBroker } from './broker.ts'
 import type { HandlerContext } from './job.ts'
 import { memoryDriver } from './memory.ts'
 import type { Message } from './message.ts'
-import { createPuller } from './pull.ts'
+import { createPuller, type Puller } from './pull.ts'
 import type { Handler } from './runner.ts'
 
-test('who gives up in the moment in which a message comes leaves it to the next call', async () => {
+/** A puller, and what hands it a message as its subscription would. */
+async function pulling(): Promise<{ broker: Broker; puller: Puller<unknown>; deliver: Handler }> {
   const broker = createBroker(memoryDriver())
   const subscription = await broker.subscribe('t', {}, () => undefined)
-  let deliver: Handler | undefined
+  let deliver!: Handler
   const puller = await createPuller(systemClock, async (handler) => {
     deliver = handler
     return subscription
   })
+  return { broker, puller, deliver }
+}
+
+test('who gives up in the moment in which a message comes leaves it to the next call', async () => {
+  const { broker, puller, deliver } = await pulling()
   const stop = new AbortController()
   const leaving = puller.next(1, { waitMs: 60_000, signal: stop.signal })
-  const handled = deliver!({ id: 'a' } as Message, { signal: new AbortController().signal } as HandlerContext)
+  const handled = deliver({ id: 'a' } as Message, { signal: new AbortController().signal } as HandlerContext)
   stop.abort(new Error('enough'))
   await assert.rejects(leaving, /enough/)
   const [pulled] = await puller.next(1, { waitMs: 0 })
@@ -31,16 +37,10 @@ test('who gives up in the moment in which a message comes leaves it to the next 
 })
 
 test('what was taken away while nobody had pulled it is given to nobody', async () => {
-  const broker = createBroker(memoryDriver())
-  const subscription = await broker.subscribe('t', {}, () => undefined)
-  let deliver: Handler | undefined
-  const puller = await createPuller(systemClock, async (handler) => {
-    deliver = handler
-    return subscription
-  })
+  const { broker, puller, deliver } = await pulling()
   const lost = new AbortController()
-  const taken = deliver!({ id: 'a' } as Message, { signal: lost.signal } as HandlerContext)
-  const handled = deliver!({ id: 'b' } as Message, { signal: new AbortController().signal } as HandlerContext)
+  const taken = deliver({ id: 'a' } as Message, { signal: lost.signal } as HandlerContext)
+  const handled = deliver({ id: 'b' } as Message, { signal: new AbortController().signal } as HandlerContext)
   lost.abort(new Error('lost'))
   await assert.rejects(taken as Promise<void>, /lost/)
   const pulled = await puller.next(2, { waitMs: 0 })

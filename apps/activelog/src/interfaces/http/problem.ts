@@ -43,29 +43,27 @@ function statusOf(error: unknown): number {
   return isUnavailable(error) || isBusy(error) || isLocked(error) ? 503 : 500
 }
 
+/** What the server did wrong is in its log, not here. */
+function detailOf(error: unknown, status: number): string {
+  if (status === 500) return 'Something went wrong here'
+  if (error instanceof HttpError) return error.message
+  if (isLocked(error)) return 'Somebody holds a lock on what this needs; try again'
+  if (isBusy(error)) return 'All connections are in use; try again'
+  if (status === 503) return 'The database cannot be reached; try again'
+  return error instanceof InvalidActivityError ? 'The activity is invalid' : (error as Error).message
+}
+
 /** The answer to everything until the service is there. */
 export function starting(): Response {
   const body = { type: 'about:blank', title: titles[503], status: 503, detail: 'Starting' }
   return new Response(JSON.stringify(body), { status: 503, headers: { 'content-type': 'application/problem+json', 'retry-after': '1' } })
 }
 
-/** Whatever was thrown as problem details (RFC 9457). What the server did wrong is in its log, not here. */
+/** Whatever was thrown as problem details (RFC 9457). */
 export function problem(error: unknown, requestId: string): Response {
   const status = statusOf(error)
   const faults = error instanceof HttpError || error instanceof InvalidActivityError ? error.faults : []
-  const detail =
-    status === 503 && !(error instanceof HttpError)
-      ? isLocked(error)
-        ? 'Somebody holds a lock on what this needs; try again'
-        : isBusy(error)
-          ? 'All connections are in use; try again'
-          : 'The database cannot be reached; try again'
-      : status === 500
-        ? 'Something went wrong here'
-        : error instanceof InvalidActivityError
-          ? 'The activity is invalid'
-          : (error as Error).message
-  const body = { type: 'about:blank', title: titles[status], status, detail, requestId, ...(faults.length > 0 && { errors: faults }) }
+  const body = { type: 'about:blank', title: titles[status], status, detail: detailOf(error, status), requestId, ...(faults.length > 0 && { errors: faults }) }
   const headers: Record<string, string> = { 'content-type': 'application/problem+json', 'x-request-id': requestId }
   if (status === 503 || status === 409) headers['retry-after'] = '1'
   if (status === 413) headers['connection'] = 'close'
