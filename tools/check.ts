@@ -20,7 +20,11 @@ export async function loadChecks(): Promise<Map<string, Check>> {
 if (import.meta.main) {
   const wanted = process.argv.slice(2)
   const checks = await loadChecks()
-  for (const name of wanted) if (!checks.has(name)) throw new RangeError(`No check is called ${name}: there are ${[...checks.keys()].join(', ')}`)
+  const unknown = wanted.filter((name) => !checks.has(name))
+  if (unknown.length > 0) {
+    console.error(`No check is called ${unknown.join(', ')}: there are ${[...checks.keys()].join(', ')}`)
+    process.exit(1)
+  }
   for (const [name, { claim, check, warnsOnly = false }] of checks) {
     if (wanted.length > 0 && !wanted.includes(name)) continue
     const faults = await check(repository)

@@ -8,11 +8,17 @@ import { services } from '../tests/kit/services.ts'
 import { isCovered } from './test-coverage.ts'
 import { runTests, type Totals } from './test-run.ts'
 
+/** Called wrongly: what is wrong and the way out, without a stack. */
+function refuse(problem: string): never {
+  console.error(problem)
+  process.exit(1)
+}
+
 const root = join(import.meta.dirname, '..')
 const flags = process.argv.slice(2).filter((arg) => arg.startsWith('--'))
 const paths = process.argv.slice(2).flatMap((arg) => (arg.startsWith('--') ? [] : [relative(root, arg)]))
 const unknown = flags.filter((flag) => flag !== '--coverage' && flag !== '--servers')
-if (unknown.length > 0) throw new Error(`Unknown flag ${unknown.join(', ')}; npm test [-- [--coverage] [--servers] [path…]]`)
+if (unknown.length > 0) refuse(`Unknown flag ${unknown.join(', ')}; npm test [-- [--coverage] [--servers] [path…]]`)
 const slow = flags.includes('--servers')
 const coverage = flags.includes('--coverage')
 
@@ -25,7 +31,7 @@ const wanted =
   paths.length > 0
     ? all.filter((file) => paths.some((path) => file === path || path === '' || file.startsWith(`${path}/`)))
     : all.filter((file) => isSlow(file) === slow)
-if (wanted.length === 0) throw new Error(`No test files${paths.length > 0 ? ` at ${paths.join(', ')}` : ''}`)
+if (wanted.length === 0) refuse(`No test files${paths.length > 0 ? ` at ${paths.join(', ')}` : ''}`)
 const isolated = wanted.filter((file) => isSlow(file) || file.endsWith('.isolated.test.ts'))
 const together = wanted.filter((file) => !isolated.includes(file))
 
@@ -40,6 +46,7 @@ const env = {
   TEST_PG18_URL: await embeddedServer(),
   TEST_SERVICES: JSON.stringify(services()),
   TEST_COVERED: coveredFile,
+  ...(!slow && { TEST_QUICK_MS: '5000' }),
   ...(coverage && { NODE_V8_COVERAGE: v8 }),
 }
 

@@ -8,7 +8,7 @@ import { skipUnless } from '@core-backend/testkit/services'
 import { tcpProxy } from '@core-backend/testkit/tcp-proxy'
 import { waitUntil } from '@core-backend/testkit/wait-until'
 import { freshDatabase } from './database.fixture.ts'
-import { isBusy, isUnavailable, openDatabase, reachable } from './database.ts'
+import { isUnavailable, openDatabase, reachable } from './database.ts'
 
 test('statements of a turn leave in one write, BEGIN among them, and each gets its own answer', async (t) => {
   const test = await openTestDatabase('pg18')
@@ -95,20 +95,6 @@ test('a connection that goes silent fails what waits for it, and the server give
   assert.ok(failures.every(isUnavailable), String(failures))
   proxy.pass()
   await waitUntil(() => db.query('SELECT 1').catch(() => undefined), { what: 'an answer' })
-})
-
-test('a server that has gone silent does not hold up the end, whatever waits for it', async () => {
-  const test = await openTestDatabase('pg18')
-  const proxy = await tcpProxy(Number(new URL(test.url!).port))
-  const db = openDatabase(Object.assign(new URL(test.url!), { port: String(proxy.port) }).href, { name: 'test' })
-  await Promise.all([db.query('SELECT 1'), db.query('SELECT 1')])
-  proxy.stall('both')
-  const asked = db.query('SELECT 1')
-  asked.catch(() => {})
-  await db.close()
-  await assert.rejects(asked, (error) => isUnavailable(error) || isBusy(error))
-  await proxy.close()
-  await test.close()
 })
 
 test('a server that admits and then says nothing is told by name, and waited for no longer than is asked', async (t) => {

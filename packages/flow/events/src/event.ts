@@ -47,7 +47,7 @@ export interface EventVersion {
   readonly version: number
   readonly schema: StandardSchemaV1
   /** From this version's data to the next one's; absent at the latest. */
-  readonly upcast?: (data: never) => unknown
+  readonly upcast?: ((data: never) => unknown) | undefined
 }
 
 /** An event's type: call it to make one. `Input` is what its schema takes, `Data` what it returns. */
@@ -97,11 +97,11 @@ export interface DefineOptions<S extends StandardSchemaV1> {
   /** The aggregate's stream: events of an aggregate on several topics lose their order. */
   topic: string
   /** @default `key` */
-  aggregateId?: (data: StandardSchemaV1.InferOutput<S>) => string
+  aggregateId?: ((data: StandardSchemaV1.InferOutput<S>) => string) | undefined
   /** @default `aggregateId` */
-  key?: (data: StandardSchemaV1.InferOutput<S>) => string
+  key?: ((data: StandardSchemaV1.InferOutput<S>) => string) | undefined
   /** For the documents made from the registry. */
-  description?: string
+  description?: string | undefined
 }
 
 /** Defines an event: its name, the schema of its latest version, the topic that it travels on. */

@@ -58,25 +58,25 @@ export interface Inbox<Tx> {
 /** How often a handler runs, and what it waits between. */
 export interface RetryOptions {
   /** Runs in all. @default 3 */
-  maxAttempts?: number
+  maxAttempts?: number | undefined
   /** Upper bound of the first wait; waits are uniform below their bound (full jitter). @default 100 */
-  initialDelayMs?: number
+  initialDelayMs?: number | undefined
   /** @default 30_000 */
-  maxDelayMs?: number
+  maxDelayMs?: number | undefined
   /** Growth of the bound. @default 2 */
-  multiplier?: number
+  multiplier?: number | undefined
   /** False ends the runs; a predicate that throws or gives a promise has not said so, and is a process warning, once. Asked after the error's own `retryable: false`. */
-  isRetryable?: (error: unknown) => boolean
+  isRetryable?: ((error: unknown) => boolean) | undefined
 }
 
 /** How one handler is run. */
 export interface HandlerOptions {
   /** Unique among an event's handlers, and the same after a restart: inbox and dead letters know the handler by it. @default the function's name */
-  name?: string
+  name?: string | undefined
   /** @default the processor's */
-  retry?: RetryOptions
+  retry?: RetryOptions | undefined
   /** For each run. @default none */
-  timeoutMs?: number
+  timeoutMs?: number | undefined
   /** Around each run. */
-  policy?: Policy
+  policy?: Policy | undefined
 }

@@ -58,10 +58,10 @@ export interface EventProcessor<Tx = undefined> extends EventSubscriber<Tx> {
 /** What the bytes do not say. */
 export interface RawEventOptions {
   /** @default a new UUIDv7, of which an inbox is told that it is not stable: that of `@core-backend/outbox` then refuses the event (`ERR_INBOX_UNSTABLE_ID`) */
-  id?: string
-  version?: number
-  headers?: Readonly<Record<string, string>>
-  signal?: AbortSignal
+  id?: string | undefined
+  version?: number | undefined
+  headers?: Readonly<Record<string, string>> | undefined
+  signal?: AbortSignal | undefined
 }
 
 /** What the processor has counted since it was made. */
@@ -77,24 +77,24 @@ export interface ProcessorMetrics {
 /** What holds for all handlers. */
 export interface ProcessorOptions<Tx> {
   /** Events known beside those that have handlers: known ones without a handler are skipped, whatever `onUnknown` says. */
-  registry?: EventRegistry
+  registry?: EventRegistry | undefined
   /** What to do with an event that is neither known nor matched. A known one of an unknown version is always a dead letter. @default 'deadLetter' */
-  onUnknown?: 'skip' | 'deadLetter'
+  onUnknown?: 'skip' | 'deadLetter' | undefined
   /** For handlers that have none of their own. @default { maxAttempts: 3, initialDelayMs: 100, maxDelayMs: 30_000, multiplier: 2 } */
-  retry?: RetryOptions
+  retry?: RetryOptions | undefined
   /** Makes each handler's effects happen once, in `ctx.tx`. */
-  inbox?: Inbox<Tx>
+  inbox?: Inbox<Tx> | undefined
   /**
    * Runs an event's handlers in one transaction of the inbox: one commit instead of one each. When it fails, all are undone and begin anew, each in its own; the first run counts for
    * none of them. For handlers whose effects are all in `ctx.tx`, without savepoints (with the inbox of `@core-backend/outbox` those that make one run in their own). An event with a handler that has a `timeoutMs` or a `policy` is handled as without it. @default false
    */
-  sharedTransaction?: boolean
+  sharedTransaction?: boolean | undefined
   /** The event's name in messages that are no CloudEvents, such as `(message) => message.headers['event_type']`. */
   typeOf?: (message: ReceivedMessage) => string | undefined
   /** How long a handler may go on after its timeout before it counts as stuck. @default 5_000 */
-  abortGraceMs?: number
-  hooks?: ProcessorHooks
-  clock?: Clock
+  abortGraceMs?: number | undefined
+  hooks?: ProcessorHooks | undefined
+  clock?: Clock | undefined
 }
 
 interface Entry {

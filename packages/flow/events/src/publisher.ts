@@ -9,8 +9,8 @@ import { publishChecks, publisherChecks } from './options.ts'
 /** What goes along with the events. */
 export interface EventPublishOptions {
   /** Fills in what the event itself does not say; in a handler, `ctx.correlation`. */
-  correlation?: Correlation
-  signal?: AbortSignal
+  correlation?: Correlation | undefined
+  signal?: AbortSignal | undefined
 }
 
 /** The port through which an application's core says what happened. */

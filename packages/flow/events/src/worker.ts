@@ -7,13 +7,13 @@ export interface WorkerOptions {
   subscriber: MessageSubscriber
   processor: { readonly topics: readonly string[]; processMessage(message: ReceivedMessage, ctx: DeliveryContext): Promise<void> }
   /** @default the topics of the processor's events */
-  topics?: readonly string[]
+  topics?: readonly string[] | undefined
   /** Workers of one group share the messages; each group gets all. */
   group: string
   /** Messages at a time, across keys. @default the subscriber's */
-  concurrency?: number
+  concurrency?: number | undefined
   /** What else the subscription is to know: `order`, `drainMs`, `handlerTimeoutMs` (of all handlers of a message with their retries) and the broker's own. */
-  subscription?: Omit<SubscribeOptions, 'group' | 'concurrency' | 'retry'>
+  subscription?: Omit<SubscribeOptions, 'group' | 'concurrency' | 'retry'> | undefined
 }
 
 /** Takes messages from a subscriber to a processor. The process's signals are the application's: call `stop` from there. */

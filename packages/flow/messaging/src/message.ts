@@ -37,7 +37,7 @@ export function checkMessage(input: MessageInput): void {
     throw new TypeError(`The body of a message to ${topic} must be a Uint8Array, got ${shown(value)}; use message().json(body) or a codec`)
   for (const name in input)
     // What was received, peeked at or a dead letter has more, and may be published again.
-    if (!known.has(name) && !('idStable' in input || 'letterId' in input))
+    if (!known.has(name) && !('idStable' in input || 'letterId' in input) && input[name as keyof MessageInput] !== undefined)
       throw new TypeError(`${name} is not a part of a message; there are ${fields.join(', ')}`)
   if (key !== undefined) isString(key, 'message.key')
   if (headers !== undefined && (typeof headers !== 'object' || headers === null || Symbol.iterator in headers))

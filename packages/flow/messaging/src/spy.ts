@@ -7,11 +7,11 @@ import type { BatchResult, Published, PublishOptions } from './publisher.ts'
 
 /** Some of what a message must have; `body` is compared with the value read as JSON, at every depth only in the fields given. */
 export interface ExpectedMessage {
-  topic?: string
-  key?: string
-  id?: string
-  headers?: Readonly<Record<string, string>>
-  body?: unknown
+  topic?: string | undefined
+  key?: string | undefined
+  id?: string | undefined
+  headers?: Readonly<Record<string, string>> | undefined
+  body?: unknown | undefined
 }
 
 /** A message that was published. */

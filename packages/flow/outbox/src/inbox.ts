@@ -13,27 +13,27 @@ import type { InboxStore } from './store.ts'
 export interface InboxMessage {
   id: string
   /** Ms since the epoch. Without it the inbox cannot tell that a message is too old. */
-  timestamp?: number
+  timestamp?: number | undefined
   /** False when the broker gives the message another id at each delivery. */
-  idStable?: boolean
+  idStable?: boolean | undefined
 }
 
 /** Everything has a default. */
 export interface InboxOptions<M extends InboxMessage = InboxMessage> {
   /** @default 'public' */
-  schema?: string
+  schema?: string | undefined
   /** @default 'inbox' */
-  table?: string
+  table?: string | undefined
   /** How long a duplicate is recognised. @default 30 days */
-  retentionMs?: number
+  retentionMs?: number | undefined
   /** How far the clock of a publisher may be ahead of the database's: records are kept that much longer. @default 1 hour */
-  clockSkewMs?: number
+  clockSkewMs?: number | undefined
   /** Run messages that are older than `retentionMs` and have no record. @default false */
-  allowOld?: boolean
+  allowOld?: boolean | undefined
   /** What identifies a message. @default its `id`, refused when `idStable` is false */
-  messageId?: (message: M) => string
+  messageId?: ((message: M) => string) | undefined
   /** Instead of PostgreSQL: a memory store, or your own. */
-  store?: InboxStore
+  store?: InboxStore | undefined
 }
 
 /** Whether `fn` ran, and what it gave. */
@@ -48,7 +48,7 @@ export interface RunnerOptions {
    * It looks at what COMMIT answers, and rejects when that is ROLLBACK. Then no statement is spent to find out before it, which is a round trip a run.
    * @default true for what `poolTransaction` made, else false
    */
-  commitChecked?: boolean
+  commitChecked?: boolean | undefined
 }
 
 /**

@@ -5,19 +5,19 @@ import type { NewRow } from './store.ts'
 /** A message to be published once the transaction commits. */
 export interface OutboxMessage {
   /** Stays the same however often the message is sent. A UUIDv7 when absent. */
-  id?: string
+  id?: string | undefined
   topic: string
   /** Messages of one topic and key are published in sequence. Without a key there is no order. */
-  key?: string
+  key?: string | undefined
   value: Uint8Array
   /** Names are lower case. */
-  headers?: Readonly<Record<string, string>>
+  headers?: Readonly<Record<string, string>> | undefined
   /** Ms since the epoch; the time of `add` by the database's clock when absent. */
-  timestamp?: number
+  timestamp?: number | undefined
   /** Ms since the epoch; published once the database's clock has passed it. */
-  deliverAt?: number
+  deliverAt?: number | undefined
   /** Handed to the broker, which drops a second message with it where it can. */
-  dedupeId?: string
+  dedupeId?: string | undefined
 }
 
 const parts = 'id topic key value headers timestamp deliverAt dedupeId'.split(' ')
@@ -36,7 +36,7 @@ export const firstTime = -210_866_803_200_000
 /** Checks and completes a message: what no broker would take must fail here, in the caller's hands, and not later in the relay. */
 export function toRow(
   message: OutboxMessage,
-  options: { key?: string; deliverAt?: number },
+  options: { key?: string | undefined; deliverAt?: number | undefined },
   now: number,
   { maxBytes, reservedSuffixes }: { maxBytes: number; reservedSuffixes: readonly string[] },
 ): NewRow {

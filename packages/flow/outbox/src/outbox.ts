@@ -9,29 +9,29 @@ import type { OutboxCounts, OutboxStore, ParkedRow } from './store.ts'
 /** Everything has a default. */
 export interface OutboxOptions {
   /** Where the tables stand. Letters, digits, underscores. @default 'public' */
-  schema?: string
+  schema?: string | undefined
   /** The main table; the others are named after it (`_held`, `_leases`, `_relays`). @default 'outbox' */
-  table?: string
+  table?: string | undefined
   /** Into how many parts the keys are hashed: the most relays that can share the work. A power of two up to 64, fixed when the tables are made. @default 16 */
-  partitions?: number
+  partitions?: number | undefined
   /** Wake relays by NOTIFY on commit. It costs a lock that all committing transactions of the database share. @default false */
-  notify?: boolean
+  notify?: boolean | undefined
   /** Largest message with its key and headers. @default 1_000_000 */
-  maxMessageBytes?: number
+  maxMessageBytes?: number | undefined
   /** Ends of topics that the broker keeps for itself: those of `@core-backend/messaging` unless you say otherwise. @default ['.retry', '.dlq'] */
-  reservedSuffixes?: readonly string[]
+  reservedSuffixes?: readonly string[] | undefined
   /** For the ids of messages that have none. */
-  clock?: Clock
+  clock?: Clock | undefined
   /** Instead of PostgreSQL: a memory store, or your own. */
-  store?: OutboxStore
+  store?: OutboxStore | undefined
 }
 
 /** For all messages of one `add`. */
 export interface AddOptions {
   /** Instead of the messages' own key. */
-  key?: string
+  key?: string | undefined
   /** For messages that say nothing themselves, ms since the epoch. */
-  deliverAt?: number
+  deliverAt?: number | undefined
 }
 
 /** Rows that could not be published. Safe to use from any process; the relays act on it at their next look. */

@@ -27,35 +27,35 @@ export interface RelayOptions {
   db: SqlClient
   publisher: RelayPublisher
   /** @default `createOutbox()`: tables `public.outbox…` */
-  outbox?: Outbox
+  outbox?: Outbox | undefined
   /** Rows read and published at a time; fewer when their bodies come to 4 MiB. @default 500 */
-  batch?: number
+  batch?: number | undefined
   /** How long to wait when there was nothing to do. @default 100 */
-  pollMs?: number
+  pollMs?: number | undefined
   /** `poll+notify` also wakes up by NOTIFY (outbox option `notify`), through `listen`; polling goes on, since a notification can be lost. @default 'poll' */
-  wake?: 'poll' | 'poll+notify'
+  wake?: 'poll' | 'poll+notify' | undefined
   /** Calls `onWake` at each notification on the channel, on a session of its own; resolves to what ends it. */
-  listen?: (channel: string, onWake: () => void) => Promise<() => Promise<unknown>>
+  listen?: ((channel: string, onWake: () => void) => Promise<() => Promise<unknown>>) | undefined
   /** Consumer groups by topic that the publisher is to make before the first message goes out, so that they miss none. */
-  groups?: Readonly<Record<string, readonly string[]>>
+  groups?: Readonly<Record<string, readonly string[]>> | undefined
   /** A relay that says nothing for so long loses its partitions to the others. @default 5_000 */
-  leaseMs?: number
+  leaseMs?: number | undefined
   /** Without an answer after this, a message is sent, or a group asked for, again. Longer than the 30 s of `@core-backend/messaging`, which then says it message by message. @default 35_000 */
-  publishTimeoutMs?: number
+  publishTimeoutMs?: number | undefined
   /** Failures that count against a row until it is parked; an outage of the broker counts against none. @default 8 */
-  maxAttempts?: number
+  maxAttempts?: number | undefined
   /** Waits of a row that failed. @default { initialMs: 100, maxMs: 10_000, multiplier: 2 } */
-  retry?: Partial<Backoff>
+  retry?: Partial<Backoff> | undefined
   /** Waits while the broker or the database is down: short, so that work resumes as soon as it is back. @default { initialMs: 50, maxMs: 1_000, multiplier: 2 } */
-  backoff?: Partial<Backoff>
+  backoff?: Partial<Backoff> | undefined
   /** What becomes of later messages of a parked row's key. `block-key`: they wait, in order; `skip-key`: they go on without it. @default 'block-key' */
-  onPark?: 'block-key' | 'skip-key'
+  onPark?: 'block-key' | 'skip-key' | undefined
   /** Age of the oldest row, and of a transaction, at which to raise the alarm. @default 60_000 */
-  alarmMs?: number
-  hooks?: RelayHooks
-  clock?: Clock
+  alarmMs?: number | undefined
+  hooks?: RelayHooks | undefined
+  clock?: Clock | undefined
   /** @internal For the jitter. */
-  random?: () => number
+  random?: (() => number) | undefined
 }
 
 /** What one relay has done and is doing; of this process alone. */
