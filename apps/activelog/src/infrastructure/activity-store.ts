@@ -5,7 +5,7 @@ import type { ActivityFilter, ActivityStore, RepeatableRequest, Unit } from '../
 import type { Activity, ActivityType } from '../domain/activity.ts'
 import type { Database } from './database.ts'
 import { forget } from './forget.ts'
-import { schemaOf } from './schema.ts'
+import { schemaOf, statementsOn } from './schema.ts'
 
 /** How long a repeated request gets its first answer. */
 const keptFor = "interval '24 hours'"
@@ -63,48 +63,48 @@ export async function forgetOldKeys(db: Database, tenants: readonly string[], si
 }
 
 function unit(tx: Transaction, tenant: string, events: EventPublisher): Unit {
-  const schema = schemaOf(tenant)
+  const statements = statementsOf(tenant)
   return {
     events: {
       async publish(event) {
         // With the broker for the handlers, and in the log for those who watch.
-        await Promise.all([
-          events.publish(event),
-          tx.query(`INSERT INTO ${schema}.events (id, name, activity) VALUES ($1, $2, $3)`, [event.id, event.name, JSON.stringify(event.data)]),
-        ])
+        await Promise.all([events.publish(event), tx.query(statements.log, [event.id, event.name, JSON.stringify(event.data)])])
       },
     },
 
     async add(activity, request) {
       const values = valuesOf(activity)
       if (!request) {
-        await tx.query(`INSERT INTO ${schema}.activities (${inserted}) VALUES (${given})`, values)
+        await tx.query(statements.insert, values)
         return true
       }
-      const { rows } = await tx.query(claiming(schema), [...values, ...claimOf(tenant, request, activity)])
+      const { rows } = await tx.query(statements.claim, [...values, ...claimOf(tenant, request, activity)])
       return rows.length === 1
     },
 
     async lock(id) {
-      const { rows } = await tx.query(`SELECT ${columns} FROM ${schema}.activities WHERE id = $1 AND NOT deleted FOR UPDATE`, [id])
+      const { rows } = await tx.query(statements.lock, [id])
       return rows.length === 0 ? undefined : toActivity(rows[0] as ActivityRow)
     },
 
     async replace(activity) {
-      await tx.query(`UPDATE ${schema}.activities SET (${inserted}) = ROW(${given}) WHERE id = $1`, valuesOf(activity))
+      await tx.query(statements.replace, valuesOf(activity))
     },
 
     async remove({ id, updatedAt, version }) {
-      await tx.query(`UPDATE ${schema}.activities SET deleted = true, updated_at = $2, version = $3 WHERE id = $1`, [id, updatedAt, version])
+      await tx.query(statements.remove, [id, updatedAt, version])
     },
   }
 }
 
-/**
- * Inserts the activity if its request's key is free, or was used more than 24 hours ago. The advisory lock makes a repetition that comes while the first
- * request runs say so at once, instead of waiting for it on the key's index entry.
- */
-const claiming = (schema: string): string => `
+const statementsOf = statementsOn((schema) => ({
+  log: `INSERT INTO ${schema}.events (id, name, activity) VALUES ($1, $2, $3)`,
+  insert: `INSERT INTO ${schema}.activities (${inserted}) VALUES (${given})`,
+  /**
+   * Inserts the activity if its request's key is free, or was used more than 24 hours ago. The advisory lock makes a repetition that comes while the first
+   * request runs say so at once, instead of waiting for it on the key's index entry.
+   */
+  claim: `
   WITH claimed AS (
     INSERT INTO ${schema}.idempotency_keys AS earlier (key, fingerprint, response)
     SELECT $14::text, $15::text, $16::json WHERE pg_try_advisory_xact_lock(hashtextextended($17::text, 0))
@@ -112,7 +112,11 @@ const claiming = (schema: string): string => `
       WHERE earlier.created_at < now() - ${keptFor}
     RETURNING key
   )
-  INSERT INTO ${schema}.activities (${inserted}) SELECT ${given} FROM claimed RETURNING version`
+  INSERT INTO ${schema}.activities (${inserted}) SELECT ${given} FROM claimed RETURNING version`,
+  lock: `SELECT ${columns} FROM ${schema}.activities WHERE id = $1 AND NOT deleted FOR UPDATE`,
+  replace: `UPDATE ${schema}.activities SET (${inserted}) = ROW(${given}) WHERE id = $1`,
+  remove: `UPDATE ${schema}.activities SET deleted = true, updated_at = $2, version = $3 WHERE id = $1`,
+}))
 
 const claimOf = (tenant: string, { key, fingerprint }: RepeatableRequest, activity: Activity): unknown[] => [
   key,

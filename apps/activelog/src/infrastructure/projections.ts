@@ -3,7 +3,7 @@ import type { ProjectionReader, ProjectionWriter } from '../application/ports.ts
 import type { Activity, ActivityType } from '../domain/activity.ts'
 import type { Badge } from '../domain/badges.ts'
 import type { Database } from './database.ts'
-import { schemaOf } from './schema.ts'
+import { schemaOf, statementsOn } from './schema.ts'
 
 export interface Projections extends ProjectionReader, ProjectionWriter<Transaction> {}
 
@@ -11,33 +11,23 @@ export interface Projections extends ProjectionReader, ProjectionWriter<Transact
 export function projections(db: Database): Projections {
   return {
     async count(tx, tenant, activity, deleted) {
-      const schema = schemaOf(tenant)
+      const { countFirst, counted, countAgain } = statementsOf(tenant)
       if (activity.version === 1) {
-        await tx.query(countFirst(schema), countedOf(activity))
+        await tx.query(countFirst, countedOf(activity))
         return
       }
       // The first makes sure that there is a row to lock, so that the second sees what it replaces. They travel together.
-      await Promise.all([
-        tx.query(`INSERT INTO ${schema}.counted (activity_id, version) VALUES ($1, 0) ON CONFLICT DO NOTHING`, [activity.id]),
-        tx.query(countAgain(schema), [...countedOf(activity), deleted]),
-      ])
+      await Promise.all([tx.query(counted, [activity.id]), tx.query(countAgain, [...countedOf(activity), deleted])])
     },
 
     async award(tx, tenant, { id, version, userId, activityDate }, badges) {
       // Whoever comes later finds no row: nothing was earned.
       if (version === 1 && badges.length === 0) return
-      await tx.query(
-        `INSERT INTO ${schemaOf(tenant)}.badges AS b (activity_id, version, user_id, names, earned_on) VALUES ($1, $2, $3, $4, $5)
-         ON CONFLICT (activity_id) DO UPDATE SET version = excluded.version, names = excluded.names, earned_on = excluded.earned_on WHERE b.version < excluded.version`,
-        [id, version, userId, badges, activityDate],
-      )
+      await tx.query(statementsOf(tenant).award, [id, version, userId, badges, activityDate])
     },
 
     async record(tx, tenant, { eventId, event, activity, occurredAt, requestId, traceId }) {
-      await tx.query(
-        `INSERT INTO ${schemaOf(tenant)}.audit (event_id, event, activity, occurred_at, request_id, trace_id) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING`,
-        [eventId, event, JSON.stringify(activity), occurredAt, requestId ?? null, traceId ?? null],
-      )
+      await tx.query(statementsOf(tenant).record, [eventId, event, JSON.stringify(activity), occurredAt, requestId ?? null, traceId ?? null])
     },
 
     async daySums(tenant, userId) {
@@ -71,13 +61,14 @@ const adding = (schema: string, from: string): string => `
   ON CONFLICT (user_id, day, type) DO UPDATE
   SET activities = s.activities + excluded.activities, minutes = s.minutes + excluded.minutes, km = s.km + excluded.km, updated_at = excluded.updated_at`
 
-const countFirst = (schema: string): string => `
+const statementsOf = statementsOn((schema) => ({
+  countFirst: `
   WITH counted AS (
     INSERT INTO ${schema}.counted (activity_id, version, user_id, day, type, minutes, km) VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING RETURNING *
-  ) ${adding(schema, 'SELECT user_id, day, type, 1, minutes, km FROM counted')}`
-
-/** Out with what is counted of it, in with what it is now. Rows are taken in one order, so that two such never wait for each other. */
-const countAgain = (schema: string): string => `
+  ) ${adding(schema, 'SELECT user_id, day, type, 1, minutes, km FROM counted')}`,
+  counted: `INSERT INTO ${schema}.counted (activity_id, version) VALUES ($1, 0) ON CONFLICT DO NOTHING`,
+  /** Out with what is counted of it, in with what it is now. Rows are taken in one order, so that two such never wait for each other. */
+  countAgain: `
   WITH before AS (
     SELECT * FROM ${schema}.counted WHERE activity_id = $1 AND version < $2 FOR UPDATE
   ), after AS (
@@ -88,7 +79,12 @@ const countAgain = (schema: string): string => `
     `SELECT user_id, day, type, sum(n), sum(n * minutes), sum(n * km)
      FROM (SELECT -1 AS n, * FROM before UNION ALL SELECT 1, * FROM after) AS change WHERE day IS NOT NULL
      GROUP BY user_id, day, type ORDER BY user_id, day, type`,
-  )}`
+  )}`,
+  award: `
+  INSERT INTO ${schema}.badges AS b (activity_id, version, user_id, names, earned_on) VALUES ($1, $2, $3, $4, $5)
+  ON CONFLICT (activity_id) DO UPDATE SET version = excluded.version, names = excluded.names, earned_on = excluded.earned_on WHERE b.version < excluded.version`,
+  record: `INSERT INTO ${schema}.audit (event_id, event, activity, occurred_at, request_id, trace_id) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING`,
+}))
 
 const countedOf = ({ id, version, userId, activityDate, type, durationMinutes, distanceKm = 0 }: Activity): unknown[] => [
   id,

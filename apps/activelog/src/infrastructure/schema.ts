@@ -10,6 +10,16 @@ export function schemaOf(tenant: string): string {
   return `"tenant_${tenant}"`
 }
 
+/** The statements on each tenant's schema, put together once: a string that has been a key before is found again without being read. */
+export function statementsOn<T>(make: (schema: string) => T): (tenant: string) => T {
+  const made = new Map<string, T>()
+  return (tenant) => {
+    let statements = made.get(tenant)
+    if (statements === undefined) made.set(tenant, (statements = make(schemaOf(tenant))))
+    return statements
+  }
+}
+
 /** Makes what is missing. Any number of processes may do so at once: IF NOT EXISTS alone would fail for some of them. */
 export async function createTables(db: Database, tenants: readonly string[], shared: readonly string[]): Promise<void> {
   await db.transaction(async (tx) => {

@@ -6,6 +6,8 @@ import type { InboxStore } from './store.ts'
 export function postgresInbox(options: { schema: string; table: string }): InboxStore {
   const names = inboxName(options.schema, options.table)
   const ask = asker('inbox', names.label)
+  const recording = `INSERT INTO ${names.table} (message_id, handler) SELECT $1::text, unnest($2::text[]) ON CONFLICT DO NOTHING
+    RETURNING handler, coalesce(${at('$3')} < clock_timestamp() - ${ms('$4')}, false) AS old`
   return {
     schema: () => inboxSchema(names),
 
@@ -25,12 +27,7 @@ export function postgresInbox(options: { schema: string; table: string }): Inbox
     },
 
     async record(tx, messageId, handlers, timestamp, retentionMs) {
-      const { rows } = await ask(
-        tx,
-        `INSERT INTO ${names.table} (message_id, handler) SELECT $1::text, unnest($2::text[]) ON CONFLICT DO NOTHING
-         RETURNING handler, coalesce(${at('$3')} < clock_timestamp() - ${ms('$4')}, false) AS old`,
-        [messageId, handlers, timestamp ?? null, retentionMs],
-      )
+      const { rows } = await ask(tx, recording, [messageId, handlers, timestamp ?? null, retentionMs])
       const recorded = rows as { handler: string; old: boolean }[]
       return { recorded: recorded.map(({ handler }) => handler), old: recorded.some(({ old }) => old) }
     },

@@ -49,19 +49,10 @@ function rowStore(names: ReturnType<typeof outboxNames>, { partitions, notify }:
     schema: () => outboxSchema(names, partitions),
 
     async add(tx, rows) {
-      for (let i = 0; i < rows.length; i += chunk) {
-        const part = rows.slice(i, i + chunk)
-        await insert(
-          tx,
-          part.filter((row) => row.deliverAt === undefined),
-          false,
-        )
-        await insert(
-          tx,
-          part.filter((row) => row.deliverAt !== undefined),
-          true,
-        )
-      }
+      const delayed = rows.filter(({ deliverAt }) => deliverAt !== undefined)
+      const ready = delayed.length === 0 ? rows : rows.filter(({ deliverAt }) => deliverAt === undefined)
+      for (let i = 0; i < ready.length; i += chunk) await insert(tx, ready.slice(i, i + chunk), false)
+      for (let i = 0; i < delayed.length; i += chunk) await insert(tx, delayed.slice(i, i + chunk), true)
     },
 
     async counts(db) {
@@ -127,7 +118,6 @@ function rowStore(names: ReturnType<typeof outboxNames>, { partitions, notify }:
   }
 
   async function insert(tx: Transaction, rows: readonly NewRow[], delayed: boolean): Promise<void> {
-    if (rows.length === 0) return
     const values = rows.flatMap((row) => [
       row.messageId,
       row.topic,

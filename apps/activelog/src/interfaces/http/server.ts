@@ -34,7 +34,7 @@ export async function serve(
     if (response.headers.get('content-type')?.startsWith('text/event-stream') && !outgoing.closed) keep(outgoing)
     return response
   }
-  const listener = getRequestListener(answer, { overrideGlobalObjects: false, errorHandler: unreadableTarget })
+  const listener = getRequestListener(answer, { errorHandler: unreadableTarget })
   // Longer than the 60 s after which the usual load balancers drop an idle connection: dropped here first, it could take a request with it.
   const server = createServer(
     { keepAliveTimeout: 65_000, headersTimeout: 66_000, requireHostHeader: false },
