@@ -11,7 +11,7 @@ export interface ExpectedMessage {
   key?: string | undefined
   id?: string | undefined
   headers?: Readonly<Record<string, string>> | undefined
-  body?: unknown | undefined
+  body?: unknown
 }
 
 /** A message that was published. */

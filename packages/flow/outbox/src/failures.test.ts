@@ -1,82 +1,175 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { createFailures, type Failure } from './failures.ts'
+import { createFailures, type Failures, type Send } from './failures.ts'
 import type { Row } from './index.ts'
+import type { SendResult } from './publish.ts'
 
 const row = (id: number, topic = 't'): Row => ({ id, topic, lane: `lane ${id}`, partition: 0 }) as Row
-const together: Failure = { final: false, othersStored: false, individually: false }
-const individually: Failure = { ...together, individually: true }
-const failures = (): ReturnType<typeof createFailures> => createFailures(3, { initialMs: 100, maxMs: 1_000, multiplier: 2 }, () => 1)
+const rows = (n: number, topic: string, from = 1): Row[] => Array.from({ length: n }, (_, i) => row(from + i, topic))
+const error = new Error('no')
+const final = Object.assign(new Error('never'), { retryable: false })
+const create = (): Failures =>
+  createFailures({
+    maxAttempts: 3,
+    retry: { initialMs: 100, maxMs: 1_000, multiplier: 2 },
+    backoff: { initialMs: 50, maxMs: 1_000, multiplier: 2 },
+    batch: 8,
+    random: () => 1,
+  })
+
+/** Settles a send whose rows with these ids fail; the others are stored. */
+function fail(
+  failures: Failures,
+  send: Send,
+  ids: readonly number[],
+  now = 0,
+  { individually = true, of = error }: { individually?: boolean; of?: Error } = {},
+) {
+  const status = of === final ? 'rejected' : 'unknown'
+  const results = send.rows.map(({ id }): SendResult => (ids.includes(id) ? { status, error: of } : { status: 'stored' }))
+  return failures.settle(send, { results, individually }, now)
+}
+const together = (...given: Row[]): Send => ({ rows: given, apart: undefined })
+const ids = ({ rows: sent }: Send): number[] => sent.map(({ id }) => id)
+
+/** A look that finds these, and what is sent of them. */
+function see(failures: Failures, found: readonly Row[], now = 0): readonly Send[] {
+  const { topics, lanes, limit } = failures.look(now)
+  const seen = found.filter(({ topic, lane }) => !topics.includes(topic) && !lanes.includes(lane)).slice(0, limit)
+  failures.looked(seen, seen.length === limit, now)
+  return failures.sends(seen)
+}
 
 test('an outage counts against no row, however long it lasts', () => {
-  const { failed, attempts, excluded } = failures()
-  for (let n = 0; n < 1_000; n++) assert.equal(failed(row(1), together, n), 'wait')
-  assert.deepEqual(excluded(0), { lanes: [], topics: [] }, 'nothing waits but the relay itself')
-  for (let n = 0; n < 1_000; n++) assert.equal(failed(row(1), individually, n), 'wait')
-  assert.equal(attempts(row(1)), 0)
+  const failures = create()
+  for (let n = 0; n < 1_000; n++) assert.deepEqual(fail(failures, together(row(1)), [1], n, { individually: false }).poison, [])
+  for (let n = 0; n < 1_000; n++) assert.deepEqual(fail(failures, together(row(1)), [1], n).poison, [])
+  assert.equal(failures.attempts(row(1)), 0)
 })
 
 test('what is final, and what failed beside others that were stored, counts, and its lane waits longer each time', () => {
-  const { failed, excluded } = failures()
-  const waiting = (now: number): readonly string[] => excluded(now).lanes
-  assert.equal(failed(row(1), { ...together, final: true }, 0), 'wait')
+  const failures = create()
+  const waiting = (now: number): readonly string[] => failures.look(now).lanes
+  const verdict = fail(failures, together(row(1)), [1], 0, { of: final })
+  assert.deepEqual([verdict.refused, verdict.poison], [true, []])
   assert.deepEqual([waiting(99), waiting(100)], [['lane 1'], []])
-  assert.equal(failed(row(1), { ...together, othersStored: true }, 100), 'wait')
+  fail(failures, together(row(1), row(2)), [1], 100)
   assert.deepEqual([waiting(299), waiting(300)], [['lane 1'], []])
-  assert.equal(failed(row(1), { ...together, othersStored: true }, 300), 'park')
+  assert.deepEqual(fail(failures, together(row(1), row(3)), [1], 300).poison, [{ row: row(1), error }])
 })
 
 test('a row that was answered for counts once the broker has stored others since; one that failed with its batch does not', () => {
-  const { failed, stored, attempts } = failures()
-  failed(row(1), individually, 0)
-  failed(row(2), together, 0)
-  stored(row(3))
-  failed(row(1), individually, 0)
-  failed(row(2), together, 0)
-  assert.deepEqual([attempts(row(1)), attempts(row(2))], [1, 0])
-  failed(row(1), individually, 0)
-  assert.equal(attempts(row(1)), 1, 'nothing was stored since')
+  const failures = create()
+  fail(failures, together(row(1)), [1])
+  fail(failures, together(row(2)), [2], 0, { individually: false })
+  fail(failures, together(row(3)), [])
+  fail(failures, together(row(1)), [1])
+  fail(failures, together(row(2)), [2], 0, { individually: false })
+  assert.deepEqual([failures.attempts(row(1)), failures.attempts(row(2))], [1, 0])
+  fail(failures, together(row(1)), [1])
+  assert.equal(failures.attempts(row(1)), 1, 'nothing was stored since')
 })
 
-test('while nothing is taken each lane has one turn, and a topic one batch before the others have theirs', () => {
-  const { failed, excluded, tookNothing, further, anew } = failures()
-  const nobody = { lanes: [], topics: [] }
-  assert.equal(further(), false)
-  failed(row(1, 'a'), individually, 0)
-  assert.deepEqual(excluded(0), { lanes: ['lane 1'], topics: [] })
-  tookNothing('a')
-  assert.deepEqual(excluded(0), { lanes: [], topics: ['a'] })
-  failed(row(2, 'b'), together, 0)
-  tookNothing('b')
-  assert.deepEqual(excluded(0), { lanes: [], topics: ['a', 'b'] })
-  assert.equal(further(), true)
-  assert.deepEqual(excluded(0), { lanes: ['lane 1'], topics: [] }, 'another of each')
-  tookNothing('a')
-  assert.deepEqual(excluded(0), { lanes: [], topics: ['a'] }, 'the others still have theirs')
-  assert.deepEqual([further(), excluded(0)], [true, { lanes: ['lane 1'], topics: [] }])
-  assert.deepEqual([further(), excluded(0), further()], [true, nobody, false], 'from the first one again')
-  failed(row(1, 'a'), individually, 0)
-  tookNothing('a')
-  anew()
-  assert.deepEqual([excluded(0), further()], [nobody, false])
+test('a topic that took nothing is sent by itself beside the others, no sooner than its pause is over, until it has taken all', () => {
+  const failures = create()
+  const found = [...rows(3, 'bad'), ...rows(3, 'good', 11)]
+  const [mixed] = see(failures, found)
+  assert.deepEqual(ids(mixed!), [1, 2, 3, 11, 12, 13])
+  fail(failures, mixed!, [1, 2, 3], 0)
+  assert.equal(failures.calm(), false)
+  assert.deepEqual(see(failures, rows(3, 'good', 21), 49).map(ids), [[21, 22, 23]])
+  assert.deepEqual(failures.look(49).topics, ['bad'])
+  // Each of them counts, since others were stored: they wait longer than the topic.
+  assert.deepEqual(failures.look(50), { lanes: ['lane 1', 'lane 2', 'lane 3'], topics: [], limit: 8 })
+  assert.deepEqual(see(failures, rows(3, 'bad'), 100), [], 'all of it had its turn: from the start again')
+  const sends = see(failures, [...rows(2, 'bad'), row(31, 'good')], 100)
+  assert.deepEqual(
+    sends.map((one) => [one.apart, ids(one)]),
+    [
+      [undefined, [31]],
+      ['bad', [1, 2]],
+    ],
+  )
+  assert.deepEqual(failures.look(10_000).topics, ['bad'], 'while it is under way')
+  fail(failures, sends[1]!, [2], 200)
+  assert.equal(failures.calm(), true)
+  assert.deepEqual(see(failures, [row(32, 'good')], 200).map(ids), [[32]], 'first those above suspicion')
+  const [again] = see(failures, [row(2, 'bad'), row(3, 'bad')], 10_000)
+  assert.equal(again!.apart, 'bad')
+  fail(failures, again!, [], 10_000)
+  assert.deepEqual(see(failures, [row(4, 'bad'), row(33, 'good')], 10_000).map(ids), [[4, 33]])
+})
+
+test('a topic that spoils its sends is sent in halves down to the row that does it, which then goes by itself and is found', () => {
+  const failures = create()
+  const spoils = (one: Send): boolean => one.rows.some(({ id }) => id === 1)
+  const left = new Map(rows(8, 't').map((one) => [one.id, one]))
+  const sizes: number[] = []
+  let poison = 0
+  for (let now = 0; poison === 0 && now < 100_000; now += 100)
+    for (const one of see(failures, [...left.values()], now)) {
+      sizes.push(one.rows.length)
+      const verdict = fail(failures, one, spoils(one) ? ids(one) : [], now, { individually: !spoils(one) || one.rows.length === 1 })
+      for (const { id } of verdict.stored) left.delete(id)
+      poison += verdict.poison.length
+      if (left.size === 1) for (const more of rows(8, 't', now + 10)) left.set(more.id, more)
+    }
+  assert.deepEqual(sizes.slice(0, 4), [8, 4, 2, 1])
+  assert.equal(poison, 1)
+  assert.equal(failures.attempts(row(1)), 3)
+})
+
+test('while a topic takes nothing each of its lanes has one turn before the first has its second', () => {
+  const failures = create()
+  const found = rows(20, 't')
+  const tried: number[] = []
+  for (let now = 0; tried.length < 40; now += 1_000)
+    for (const one of see(failures, found, now)) {
+      tried.push(...ids(one))
+      fail(failures, one, ids(one), now)
+    }
+  assert.deepEqual(
+    tried.slice(0, 20),
+    found.map(({ id }) => id),
+  )
+  assert.deepEqual(tried.slice(20, 24), [1, 2, 3, 4])
+})
+
+test('of many topics that hang, eight are under way at a time, and those above suspicion are looked for all the same', () => {
+  const failures = create()
+  const hanging = Array.from({ length: 20 }, (_, i) => row(i + 1, `hangs ${i}`))
+  const [mixed] = see(failures, hanging.slice(0, 8))
+  fail(failures, mixed!, ids(mixed!), 0, { individually: false })
+  for (const one of see(failures, hanging.slice(8, 16))) fail(failures, one, ids(one), 0, { individually: false })
+  const underWay = see(failures, hanging, 1_000)
+  assert.equal(underWay.length, 8)
+  assert.deepEqual(see(failures, [...hanging.slice(0, 16), row(99, 'good')], 2_000).map(ids), [[99]])
 })
 
 test('of a topic of which thousands of lanes wait, none is looked for', () => {
-  const { failed, excluded, further } = failures()
-  for (let id = 1; id <= 2_000; id++) failed(row(id, 'many'), { ...together, othersStored: true }, id)
-  failed(row(0, 'few'), { ...together, othersStored: true }, 1_000)
-  assert.deepEqual(excluded(100), { lanes: ['lane 0'], topics: ['many'] })
-  assert.equal(further(), false)
-  assert.deepEqual([excluded(101).topics, excluded(101).lanes.length], [[], 2_000], 'the first may have its next turn')
+  const failures = create()
+  for (let id = 1; id <= 2_000; id++) fail(failures, together(row(id, 'many'), row(10_000 + id, 'many')), [id], id)
+  fail(failures, together(row(9_000, 'few'), row(9_001, 'few')), [9_000], 1_000)
+  assert.deepEqual(failures.look(100), { lanes: ['lane 9000'], topics: ['many'], limit: 8 })
+  const { lanes, topics } = failures.look(101)
+  assert.deepEqual([topics, lanes.length], [[], 2_000], 'the first may have its next turn')
+})
+
+test('a topic of which nothing is left is under suspicion no longer', () => {
+  const failures = create()
+  fail(failures, together(row(1)), [1])
+  failures.forget(row(1)) // parked
+  see(failures, [], 1_000)
+  assert.equal(failures.calm(), true)
 })
 
 test('a row that was stored, and one whose partition was lost, is forgotten', () => {
-  const { failed, stored, attempts, forgetAllBut } = failures()
-  for (const id of [1, 2]) failed(row(id), { ...together, final: true }, 0)
-  stored(row(1))
-  assert.deepEqual([attempts(row(1)), attempts(row(2))], [0, 1])
-  forgetAllBut([0])
-  assert.equal(attempts(row(2)), 1)
-  forgetAllBut([1])
-  assert.equal(attempts(row(2)), 0)
+  const failures = create()
+  for (const id of [1, 2]) fail(failures, together(row(id)), [id], 0, { of: final })
+  fail(failures, together(row(1)), [])
+  assert.deepEqual([failures.attempts(row(1)), failures.attempts(row(2))], [0, 1])
+  failures.forgetAllBut([0])
+  assert.equal(failures.attempts(row(2)), 1)
+  failures.forgetAllBut([1])
+  assert.equal(failures.attempts(row(2)), 0)
 })

@@ -1,105 +1,226 @@
 import { fullJitter, type Backoff } from '#internal/backoff'
+import type { Outcome, PublishResult } from './publish.ts'
 import type { Row } from './store.ts'
 
-export interface Failure {
-  /** The publisher said that it will never take this message. */
-  final: boolean
-  /** Something else of the same batch was stored. */
-  othersStored: boolean
-  /** The broker answered for this row, and not only for its batch. */
-  individually: boolean
-}
-
-/** What a look leaves out. */
-export interface Excluded {
+/** What to look for: all but these lanes and topics. */
+export interface Look {
   readonly lanes: readonly string[]
   readonly topics: readonly string[]
+  readonly limit: number
+}
+
+/** Rows that are sent together. */
+export interface Send {
+  readonly rows: readonly Row[]
+  /** The topic that is sent by itself, beside the others. */
+  readonly apart: string | undefined
+}
+
+export interface Failed {
+  readonly row: Row
+  readonly error: NonNullable<PublishResult['error']>
+}
+
+/** What a send means. */
+export interface Verdict {
+  readonly stored: readonly Row[]
+  /** The first of each lane that was not stored: only it was tried for certain. */
+  readonly failed: readonly Failed[]
+  /** Of those, the ones that no further attempt is made for. */
+  readonly poison: readonly Failed[]
+  /** The publisher said of something that it will never take it, so it is there. */
+  readonly refused: boolean
 }
 
 export interface Failures {
-  /** Counts against the row, or against the broker. */
-  failed(row: Row, failure: Failure, now: number): 'park' | 'wait'
-  stored(row: Row): void
-  /** Of a batch of this topic nothing was taken: others have their turn. */
-  tookNothing(topic: string): void
-  /** The broker took something: everybody may be tried again. */
-  anew(): void
-  /** Lanes whose failed row waits for its next attempt; and, since the broker took something last, lanes that were tried, and topics that had their turn. */
-  excluded(now: number): Excluded
-  /** Nothing was found beside those: lets more be tried. Whether there is any. */
-  further(): boolean
+  /** Leaves out lanes whose failed row waits for its next attempt or had its turn, topics that are under way by themselves or wait, and in turn all that are under suspicion. */
+  look(now: number): Look
+  /** Takes in what that found; `full` when there may be more. Whether to look again, for what was left out. */
+  looked(rows: readonly Row[], full: boolean, now: number): boolean
+  /** Which of these rows go now, and which together. */
+  sends(rows: readonly Row[]): readonly Send[]
+  settle(send: Send, outcome: Outcome, now: number): Verdict
   /** Attempts that count against a row so far. */
   attempts(row: Row): number
+  forget(row: Row): void
   /** Rows of partitions that were lost are somebody else's. */
   forgetAllBut(partitions: readonly number[]): void
+  /** Nothing is left out any more but what is under way: leaving out much may be what the database had no patience for. */
+  anew(): void
+  /** Whether each topic took something when it was sent last. */
+  calm(): boolean
+}
+
+export interface FailuresOptions {
+  /** That count against a row until it is poison. */
+  maxAttempts: number
+  /** Between attempts of a row. */
+  retry: Backoff
+  /** Between sends of a topic that takes nothing. */
+  backoff: Backoff
+  /** Rows sent together at most. */
+  batch: number
+  random: () => number
 }
 
 interface Failing extends Pick<Row, 'lane' | 'topic' | 'partition'> {
   attempts: number
-  /** How many were stored when it failed last. */
+  /** How many were stored when it was answered for last, or failed first. */
   seen: number
   until: number
+  /** Had its turn while its topic takes nothing: others of the topic have theirs. */
   tried: boolean
+  /** It failed by itself while others were stored: it may be what spoils a batch, and goes by itself. */
+  alone: boolean
 }
 
-/** Of one topic: more of them cost each look too much, and the topic is left out whole. */
+interface Suspect {
+  /** Sends in a row of which it took nothing. */
+  failures: number
+  until: number
+  /** Rows to send at once: halved while a send fails as a whole, so that one row that spoils it is found and cannot pass for an outage. */
+  size: number
+  underWay: boolean
+}
+
+/** Lanes of one topic: more of them cost each look too much, and the topic is left out whole. */
 const mostLanes = 2_000
+/** Topics under way by themselves at a time. */
+const mostApart = 8
 
 /**
- * Tells a poison row from a broker that is down: a failure counts against the row only when the publisher said that it is final, when others of its batch
+ * Tells a poison row from a broker that is down: a failure counts against the row only when the publisher said that it is final, when others of its send
  * were stored, or when it was answered for and the broker took others since it failed before. An outage therefore parks nothing, however long it lasts.
- * Meanwhile all have their turn, so that a topic that takes nothing holds up no other. Counted in memory: a relay that takes a partition over begins at zero.
+ * A topic that takes nothing is under suspicion, and sent by itself beside the others until it takes all again: if it hangs or spoils its batch, it does so to
+ * itself alone. Counted in memory: a relay that takes a partition over begins at zero.
  */
-export function createFailures(maxAttempts: number, backoff: Backoff, random: () => number): Failures {
+export function createFailures({ maxAttempts, retry, backoff, batch, random }: FailuresOptions): Failures {
   const failing = new Map<number, Failing>()
-  const turns = new Map<string, number>()
-  /** How many turns each topic may have now. */
-  let round = 1
+  const suspects = new Map<string, Suspect>()
   let stores = 0
-  const hadItsTurn = (topic: string): boolean => (turns.get(topic) ?? 0) >= round
+  /** Whether the next look is for those above suspicion: a topic that is tried again and again must not stand before them each time. */
+  let forOthers = false
+  /** Whether the last such look found any. */
+  let others = true
 
-  function anew(): void {
-    round = 1
-    turns.clear()
-    for (const one of failing.values()) one.tried = false
+  const all = (): Suspect[] => [...suspects.values()]
+  const room = (): number => mostApart - all().filter((suspect) => suspect.underWay).length
+  const isDue = (suspect: Suspect, now: number): boolean => !suspect.underWay && suspect.until <= now
+  const waiting = (topic: string): Failing[] => [...failing.values()].filter((one) => one.topic === topic)
+
+  /** Whether it was the last attempt. */
+  function count({ id, lane, topic, partition }: Row, against: boolean, individually: boolean, alone: boolean, now: number): boolean {
+    const known = failing.get(id)
+    const counts = against || (individually && known !== undefined && stores > known.seen)
+    const attempts = (known?.attempts ?? 0) + Number(counts)
+    const until = counts ? now + fullJitter(attempts, retry, random) : 0
+    const seen = individually || known === undefined ? stores : known.seen
+    failing.set(id, { lane, topic, partition, attempts, seen, until, tried: individually, alone: (alone && counts) || known?.alone === true })
+    return attempts >= maxAttempts
   }
 
   return {
-    failed({ id, lane, topic, partition }, { final, othersStored, individually }, now) {
-      const known = failing.get(id)
-      const counts = final || othersStored || (individually && known !== undefined && stores > known.seen)
-      const attempts = (known?.attempts ?? 0) + (counts ? 1 : 0)
-      const until = counts ? now + fullJitter(attempts, backoff, random) : 0
-      failing.set(id, { lane, topic, partition, attempts, seen: stores, until, tried: individually })
-      return attempts < maxAttempts ? 'wait' : 'park'
-    },
-    stored(row) {
-      stores++
-      failing.delete(row.id)
-    },
-    tookNothing: (topic) => void turns.set(topic, (turns.get(topic) ?? 0) + 1),
-    anew,
-    excluded(now) {
+    look(now) {
+      const none = forOthers || room() <= 0
+      const due = all().filter((suspect) => !none && isDue(suspect, now))
+      const topics = new Set([...suspects].filter(([, suspect]) => !due.includes(suspect)).map(([topic]) => topic))
       const lanes: string[] = []
-      const topics = new Set([...turns.keys()].filter(hadItsTurn))
       const left = [...failing.values()].filter(({ topic, tried, until }) => !topics.has(topic) && (tried || until > now))
       for (const [topic, ofTopic] of Map.groupBy(left, (one) => one.topic))
         if (ofTopic.length >= mostLanes) topics.add(topic)
         else for (const { lane } of ofTopic) lanes.push(lane)
-      return { lanes, topics: [...topics] }
+      // While nothing else is there, no more bodies than are sent.
+      const limit = due.length === 0 || others ? batch : due.reduce((sum, { size }) => sum + size, 0)
+      return { lanes, topics: [...topics], limit: Math.min(batch, limit) }
     },
-    further() {
-      if ([...turns.keys()].some(hadItsTurn)) {
-        round++
-        return true
+
+    looked(rows, full, now) {
+      const none = forOthers || room() <= 0
+      if (forOthers) others = rows.length > 0
+      forOthers = false
+      if (none) return all().some((suspect) => isDue(suspect, now)) && room() > 0
+      const found = new Set(rows.map((row) => row.topic))
+      let more = false
+      for (const [topic, suspect] of suspects) {
+        if (found.has(topic) || !isDue(suspect, now)) continue
+        const rest = waiting(topic)
+        if (rest.some((one) => one.tried)) more = true
+        else if (rest.length === 0 && !full) suspects.delete(topic)
+        for (const one of rest) one.tried = false
       }
-      const some = turns.size > 0 || [...failing.values()].some(({ tried }) => tried)
-      anew()
-      return some
+      return more
     },
+
+    sends(rows) {
+      const sends: Send[] = []
+      const trusted = rows.filter((row) => !suspects.has(row.topic))
+      if (trusted.length > 0) sends.push({ rows: trusted, apart: undefined })
+      const apart = [...Map.groupBy(rows, (row) => row.topic)].filter(([topic]) => suspects.has(topic))
+      for (const [topic, ofTopic] of apart.slice(0, room())) {
+        const suspect = suspects.get(topic)!
+        const spoiling = new Set(ofTopic.filter((row) => failing.get(row.id)?.alone).map((row) => row.lane))
+        const first = ofTopic[0]!
+        const rowsNow = spoiling.has(first.lane) ? [first] : ofTopic.filter((row) => !spoiling.has(row.lane)).slice(0, suspect.size)
+        suspect.underWay = true
+        forOthers = true
+        sends.push({ rows: rowsNow, apart: topic })
+      }
+      return sends
+    },
+
+    settle({ rows, apart }, { results, individually }, now) {
+      const stored = rows.filter((_, i) => results[i]!.status === 'stored')
+      stores += stored.length
+      for (const { id } of stored) failing.delete(id)
+      const took = new Set(stored.map((row) => row.topic))
+      const failed: Failed[] = []
+      const poison: Failed[] = []
+      const lanes = new Set<string>()
+      let refused = false
+      for (const [i, row] of rows.entries()) {
+        const { status, error = noReason } = results[i]!
+        if (status === 'stored' || status === 'untried' || lanes.has(row.lane)) continue
+        lanes.add(row.lane)
+        const final = status === 'rejected' && error.retryable === false
+        refused ||= final
+        if (final) took.add(row.topic)
+        failed.push({ row, error })
+        const alone = apart !== undefined && rows.length === 1
+        if (count(row, final || stored.length > 0, individually, alone, now)) poison.push({ row, error })
+      }
+      for (const one of failing.values()) if (took.has(one.topic)) one.tried = false
+      const ofTopics = Map.groupBy(rows, (row) => row.topic)
+      const faulty = new Set(failed.map(({ row }) => row.topic))
+      for (const [topic, { length }] of ofTopics) {
+        const suspect = suspects.get(topic)
+        if (took.has(topic)) {
+          if (!suspect) continue
+          const doubtful = faulty.has(topic) || waiting(topic).length > 0
+          if (doubtful) suspects.set(topic, { failures: 0, until: 0, size: Math.min(batch, suspect.size * 2), underWay: false })
+          else suspects.delete(topic)
+        } else if (faulty.has(topic)) {
+          const failures = (suspect?.failures ?? 0) + 1
+          // Sent with others it may be as innocent as they are.
+          const size = individually ? (suspect?.size ?? batch) : ofTopics.size > 1 ? length : Math.max(1, Math.floor(length / 2))
+          suspects.set(topic, { failures, until: now + fullJitter(failures, backoff, random), size, underWay: false })
+        } else if (suspect) suspect.underWay = false
+      }
+      return { stored, failed, poison, refused }
+    },
+
     attempts: (row) => failing.get(row.id)?.attempts ?? 0,
+    forget: (row) => void failing.delete(row.id),
     forgetAllBut(partitions) {
       for (const [id, { partition }] of failing) if (!partitions.includes(partition)) failing.delete(id)
     },
+    anew() {
+      for (const one of failing.values()) Object.assign(one, { tried: false, until: 0 })
+      for (const [topic, suspect] of suspects) if (!suspect.underWay) suspects.delete(topic)
+      forOthers = false
+    },
+    calm: () => all().every((suspect) => suspect.failures === 0),
   }
 }
+
+/** For a publisher that refuses without saying why. */
+const noReason: Failed['error'] = new Error('The publisher gave no reason')

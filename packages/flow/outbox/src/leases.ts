@@ -8,9 +8,9 @@ export interface Leases {
   renew(): Promise<void>
   /** Whether `renew` has seen anything since the last `balance`. */
   seen(): boolean
-  /** Takes what is free and gives up what is beyond the fair share. Returns the partitions gained. Not while rows are under way. */
-  balance(): Promise<readonly number[]>
-  /** What is certainly still ours. */
+  /** Takes what is free and gives up what is beyond the fair share: the `busy`, of which rows are under way, no sooner than these are settled. Returns the partitions gained. */
+  balance(busy?: ReadonlySet<number>): Promise<readonly number[]>
+  /** What is certainly still ours, and to stay so. */
   held(): readonly Lease[]
   /** Gives everything back. */
   leave(): Promise<void>
@@ -22,6 +22,8 @@ export interface Leases {
  */
 export function createLeases(store: LeaseStore, db: SqlClient, relay: string, leaseMs: number, clock: Clock): Leases {
   const leases = new Map<number, Lease & { until: number }>()
+  /** Beyond our share, with rows under way: nothing new is begun there. */
+  let leaving: ReadonlySet<number> = new Set()
   let view: (LeaseView & { until: number }) | undefined
   let last: Promise<unknown> = Promise.resolve()
 
@@ -33,7 +35,8 @@ export function createLeases(store: LeaseStore, db: SqlClient, relay: string, le
   }
 
   return {
-    held: () => [...leases.values()].filter((lease) => lease.until > clock.monotonic()).toSorted((a, b) => a.partition - b.partition),
+    held: () =>
+      [...leases.values()].filter((lease) => lease.until > clock.monotonic() && !leaving.has(lease.partition)).toSorted((a, b) => a.partition - b.partition),
     seen: () => view !== undefined,
 
     renew: () =>
@@ -48,7 +51,7 @@ export function createLeases(store: LeaseStore, db: SqlClient, relay: string, le
         view = { ...seen, until }
       }),
 
-    balance: () =>
+    balance: (busy = new Set()) =>
       inTurn(async () => {
         if (!view) return []
         const { mine, free, partitions, relays, until: viewUntil } = view
@@ -57,9 +60,12 @@ export function createLeases(store: LeaseStore, db: SqlClient, relay: string, le
         const gained = mine.filter((lease) => !leases.has(lease.partition))
         for (const lease of gained) leases.set(lease.partition, { ...lease, until: viewUntil })
         const share = Math.ceil(partitions / relays)
-        const surplus = [...leases.values()].slice(share)
-        for (const { partition } of surplus) leases.delete(partition)
-        if (surplus.length > 0) await answered(store.release(db, relay, surplus, false), clock, leaseMs)
+        const isBusy = ({ partition }: Lease): boolean => busy.has(partition)
+        const surplus = [...leases.values()].toSorted((a, b) => Number(isBusy(b)) - Number(isBusy(a))).slice(share)
+        const idle = surplus.filter((lease) => !isBusy(lease))
+        leaving = new Set(surplus.filter(isBusy).map((lease) => lease.partition))
+        for (const { partition } of idle) leases.delete(partition)
+        if (idle.length > 0) await answered(store.release(db, relay, idle, false), clock, leaseMs)
         const wanted = free.slice(0, Math.max(0, share - leases.size))
         if (wanted.length > 0) {
           const until = clock.monotonic() + leaseMs

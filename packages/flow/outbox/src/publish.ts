@@ -1,7 +1,7 @@
-import { enough } from '#internal/abort'
 import type { Clock } from '#internal/clock'
 import { shown } from '#internal/options'
 import { errorText } from '#internal/thrown'
+import { answered } from './deadline.ts'
 import { PublishTimeoutError } from './errors.ts'
 import type { Row } from './store.ts'
 
@@ -32,79 +32,77 @@ export interface RelayPublisher {
   createGroup?(topic: string, group: string): Promise<unknown>
 }
 
-/** `untried`: an earlier row of its lane failed. */
+/** `untried`: an earlier row of its lane failed, or took too long. */
 export interface SendResult {
   status: PublishResult['status'] | 'untried'
   error?: PublishResult['error']
 }
 
-/** Publishes rows in their order and never throws. What has no answer after `timeoutMs` is `unknown`. `individually`: what failed was answered for row by row. */
-export async function send(
-  publisher: RelayPublisher,
-  rows: readonly Row[],
-  { clock, timeoutMs }: { clock: Clock; timeoutMs: number },
-): Promise<{ results: SendResult[]; individually: boolean }> {
-  const deadline = new AbortController()
-  const answered = new AbortController()
+/** What came of a send. `individually`: what failed was answered for row by row. */
+export interface Outcome {
+  results: readonly SendResult[]
+  individually: boolean
+}
+
+export interface SendOptions {
+  clock: Clock
+  /** How long an answer may take. */
+  timeoutMs: number
+  /** No further message is begun where they go one by one. */
+  stopping: AbortSignal
+}
+
+/** Publishes rows in their order and never throws. What has no answer in time is `unknown`. */
+export function send(publisher: RelayPublisher, rows: readonly Row[], options: SendOptions): Promise<Outcome> {
+  return publisher.publishBatch ? inOneBatch(publisher.publishBatch.bind(publisher), rows, options) : oneByOne(publisher, rows, options)
+}
+
+async function inOneBatch(publishBatch: NonNullable<RelayPublisher['publishBatch']>, rows: readonly Row[], options: SendOptions): Promise<Outcome> {
+  try {
+    const given: unknown = await inTime((signal) => publishBatch(rows.map(toMessage), { signal }), options)
+    if (!Array.isArray(given)) throw new TypeError(`The publisher's publishBatch must give an array of results, got ${shown(given)}`)
+    const results = rows.map((_, i): SendResult => {
+      const none = (): PublishResult => ({ status: 'unknown', error: new Error(`The publisher gave no result for message ${i} of ${rows.length}`) })
+      const result = (given[i] as PublishResult | undefined) ?? none()
+      return result.error === undefined || typeof result.error?.message === 'string' ? result : { ...result, error: asError(result.error) }
+    })
+    return { results, individually: true }
+  } catch (thrown) {
+    const error = asError(thrown)
+    return { results: rows.map(() => ({ status: 'unknown', error })), individually: rows.length === 1 }
+  }
+}
+
+/** Lanes side by side, each in sequence until its first failure, or until they have taken as long as one message may: a batch has an end. */
+async function oneByOne(publisher: RelayPublisher, rows: readonly Row[], options: SendOptions): Promise<Outcome> {
+  const { clock, timeoutMs, stopping } = options
   const results: SendResult[] = rows.map(() => ({ status: 'untried' }))
-  let individually = true
-  const timeout = clock.sleep(timeoutMs, { signal: answered.signal }).then(
-    () => {
-      const error = new PublishTimeoutError(timeoutMs)
-      individually = !publisher.publishBatch
-      deadline.abort(error)
-      for (const result of results) if (result.status === 'untried') Object.assign(result, { status: 'unknown', error })
-    },
-    () => undefined,
-  )
-  // What comes in after the deadline must change nothing: the array has been handed back by then.
-  const settle = (i: number, result: SendResult): void => {
-    if (!deadline.signal.aborted) results[i] = result
-  }
-  const { signal } = deadline
-  const work = publisher.publishBatch ? inOneBatch(publisher.publishBatch.bind(publisher), rows, settle, signal) : oneByOne(publisher, rows, settle, signal)
-  // Whatever else goes wrong while publishing is no fault of the database.
-  const failed = work.catch((error: unknown) => {
-    individually = false
-    for (const i of rows.keys()) if (results[i]!.status === 'untried') settle(i, { status: 'unknown', error: asError(error) })
-  })
-  await Promise.race([failed, timeout])
-  answered.abort(enough)
-  return { results, individually: individually || rows.length === 1 }
-}
-
-async function inOneBatch(
-  publishBatch: NonNullable<RelayPublisher['publishBatch']>,
-  rows: readonly Row[],
-  settle: (i: number, result: SendResult) => void,
-  signal: AbortSignal,
-): Promise<void> {
-  const results: unknown = await publishBatch(rows.map(toMessage), { signal })
-  if (!Array.isArray(results)) throw new TypeError(`The publisher's publishBatch must give an array of results, got ${shown(results)}`)
-  for (const i of rows.keys()) {
-    const none = (): PublishResult => ({ status: 'unknown', error: new Error(`The publisher gave no result for message ${i} of ${rows.length}`) })
-    const result = (results[i] as PublishResult | undefined) ?? none()
-    settle(i, result.error === undefined || typeof result.error?.message === 'string' ? result : { ...result, error: asError(result.error) })
-  }
-}
-
-/** Lanes side by side, each in sequence until its first failure. */
-async function oneByOne(publisher: RelayPublisher, rows: readonly Row[], settle: (i: number, result: SendResult) => void, signal: AbortSignal): Promise<void> {
-  const lanes = Map.groupBy(rows.keys(), (i) => rows[i]!.lane)
+  const until = clock.monotonic() + timeoutMs
   await Promise.all(
-    Array.from(lanes.values(), async (lane) => {
+    Array.from(Map.groupBy(rows.keys(), (i) => rows[i]!.lane).values(), async (lane) => {
       for (const i of lane) {
+        if (i !== lane[0] && (stopping.aborted || clock.monotonic() >= until)) return
         try {
-          await publisher.publish!(toMessage(rows[i]!), { signal })
-          settle(i, { status: 'stored' })
+          await inTime((signal) => publisher.publish!(toMessage(rows[i]!), { signal }), options)
+          results[i] = { status: 'stored' }
         } catch (thrown) {
           const error = asError(thrown)
-          settle(i, { status: error.retryable === false ? 'rejected' : 'unknown', error })
+          results[i] = { status: error.retryable === false ? 'rejected' : 'unknown', error }
           return
         }
       }
     }),
   )
+  return { results, individually: true }
+}
+
+async function inTime<T>(call: (signal: AbortSignal) => Promise<T>, { clock, timeoutMs }: SendOptions): Promise<T> {
+  const deadline = new AbortController()
+  return answered(call(deadline.signal), clock, timeoutMs, () => {
+    const error = new PublishTimeoutError(timeoutMs)
+    deadline.abort(error)
+    return error
+  })
 }
 
 function toMessage({ messageId, topic, key, value, headers, timestamp, dedupeId }: Row): PublishedMessage {

@@ -1,7 +1,18 @@
 import assert from 'node:assert/strict'
 import { describe, test, type TestContext } from 'node:test'
 import { failing, memoryHarness, message, testBroker, textOf, virtualClock } from './harness.test.ts'
-import { createOutbox, memoryStore, relay, type Alarm, type OutboxMessage, type PublishResult, type Relay, type RelayOptions } from './index.ts'
+import {
+  createOutbox,
+  memoryStore,
+  relay,
+  type Alarm,
+  type OutboxMessage,
+  type PublishedMessage,
+  type PublishResult,
+  type Relay,
+  type RelayOptions,
+  type RelayPublisher,
+} from './index.ts'
 
 /** A relay over a memory store, both on one virtual clock, or on the system's when the case says so. */
 async function setup(t: TestContext, publisher: RelayOptions['publisher'], options: Partial<RelayOptions> = {}) {
@@ -141,6 +152,21 @@ describe('a broker that is down', () => {
   })
 })
 
+test('a relay that cannot make its groups takes no share from the others', async (t) => {
+  const broker = testBroker()
+  const { clock, add, memory, outbox } = await setup(t, broker)
+  const createGroup = (): Promise<never> => Promise.reject(new Error('a bad name'))
+  const stuck = relay({ db: memory, outbox, publisher: { ...testBroker(), createGroup }, groups: { test: ['g'] }, clock, hooks: { onError: () => undefined } })
+  await stuck.start()
+  await clock.advance(20_000)
+  await add(many(160, (i) => `k${i}`))
+  await clock.advance(1_000)
+  assert.equal(broker.sent.length, 160)
+  const closing = stuck.close()
+  await clock.advance(10_000)
+  await closing
+})
+
 test('a group that gives no answer is asked for again after publishTimeoutMs, and close does not wait for it', async (t) => {
   let asked = 0
   const publisher = { ...testBroker(), createGroup: () => (asked++, new Promise<never>(() => {})) }
@@ -195,6 +221,62 @@ describe('poison', () => {
     )
     await clock.advance(2_500)
     assert.equal(broker.sent.length, 50)
+  })
+
+  for (const [how, answer] of Object.entries({
+    'that never answers': () => new Promise<never>(() => undefined),
+    'that answers for each, late': undefined,
+    'that fails for the whole batch': () => Promise.reject(failing(true)),
+  }))
+    test(`a stream flows on beside a topic ${how}`, async (t) => {
+      const broker = testBroker(({ topic }) => (topic === 'bad' ? { status: 'unknown', error: failing(true) } : undefined))
+      const { clock, add } = await setup(t, {
+        publishBatch: async (messages) => {
+          const isBad = messages.some(({ topic }) => topic === 'bad')
+          if (isBad && answer) return answer()
+          if (isBad) await clock.sleep(30_000)
+          return broker.publishBatch(messages)
+        },
+      })
+      const published: number[] = []
+      for (let second = 0; second < 120; second++) {
+        await add(
+          many(10, (i) => `k${i}`),
+          { ...message(`bad ${second}`, 'bad'), topic: 'bad' },
+        )
+        await clock.advance(1_000)
+        published.push(broker.sent.length)
+      }
+      const seconds = published.slice(40).filter((n, i) => n < 10 * (i + 40))
+      assert.deepEqual(seconds, [], 'after the one batch that it spoiled, nothing waits')
+      assert.equal(new Set(broker.sent.map(({ id }) => id)).size, broker.sent.length)
+    })
+
+  test('partitions of which rows are under way beside the others are not handed over before their answer', async (t) => {
+    const answers: (() => void)[] = []
+    const taken: string[] = []
+    const publishBatch: NonNullable<RelayPublisher['publishBatch']> = async (messages) => {
+      const isBad = messages.some(({ topic }) => topic === 'bad')
+      if (isBad && taken.push('first') === 1) throw failing(true)
+      if (isBad) await new Promise<void>((resolve) => void answers.push(resolve))
+      return messages.map(() => ({ status: 'stored' }))
+    }
+    const { clock, add, memory, outbox } = await setup(t, { publishBatch })
+    await add(many(64, (i) => `k${i}`).map((m) => ({ ...m, topic: 'bad' })))
+    await clock.advance(1_000)
+    assert.equal(answers.length, 1)
+    const broker = testBroker()
+    const other = relay({ db: memory, outbox, publisher: broker, clock })
+    await other.start()
+    await clock.advance(10_000)
+    const before = broker.sent.length
+    answers[0]!()
+    await clock.advance(10_000)
+    assert.equal(before, 0, 'it holds all that it is sending until then')
+    assert.equal(other.stats().partitions, 8)
+    const closing = other.close()
+    await clock.advance(10_000)
+    await closing
   })
 
   test('what was tried in vain goes first once the broker takes something, not when nothing else is left', async (t) => {
@@ -280,6 +362,29 @@ describe('poison', () => {
     fail = false
     await clock.advance(1_000)
     assert.deepEqual(tried.slice(3), ['b1', 'b2'])
+  })
+
+  test('one by one, a key with more messages than fit into the time of one is published in sequence and once; closing begins no further one', async (t) => {
+    const sent: string[] = []
+    let under = 0
+    const slow = async (m: PublishedMessage, { signal }: { signal: AbortSignal }): Promise<void> => {
+      assert.ok(!signal.aborted && ++under === 1)
+      await clock.sleep(100)
+      under--
+      sent.push(textOf(m))
+    }
+    const { clock, add, moving, errors } = await setup(t, { publish: slow }, { publishTimeoutMs: 1_000 })
+    await add(many(100, () => 'k'))
+    await clock.advance(5_050)
+    const closing = moving.close()
+    await clock.advance(60_000)
+    await closing
+    assert.deepEqual(
+      sent,
+      Array.from({ length: sent.length }, (_, i) => String(i)),
+    )
+    assert.ok(sent.length > 40 && sent.length < 53, String(sent.length))
+    assert.deepEqual(errors, [])
   })
 
   test('a publisher that gives no array is at fault, not the database, and stats say why; a hook that rejects is a warning', async (t) => {
@@ -380,8 +485,8 @@ describe('what is read at a time', () => {
     const next = t.mock.method(memory.outbox.queue, 'next')
     await add(many(6, (i) => `k${i % 3}`))
     await clock.advance(60_000)
-    const limits = new Set(next.mock.calls.slice(-20).map((call) => call.arguments[1].limit))
-    assert.deepEqual([...limits], [1])
+    const sizes = await Promise.all(next.mock.calls.slice(-20).map(async ({ result }) => (await result!).length))
+    assert.deepEqual(new Set(sizes), new Set([0, 1]), 'nothing for those above suspicion, then one row')
     assert.deepEqual(new Set(keys.slice(-3)), new Set(['k0', 'k1', 'k2']))
   })
 

@@ -1,24 +1,23 @@
 import { hostname } from 'node:os'
 import { deferred, enough, orAborted } from '#internal/abort'
 import { fullJitter, type Backoff } from '#internal/backoff'
-import { unheard, watched } from '#internal/callbacks'
 import { systemClock } from '#internal/clock'
 import { checkOptions } from '#internal/options'
 import { uuidv7 } from '#internal/uuid'
 import { answered as withDeadline } from './deadline.ts'
 import { PublishTimeoutError } from './errors.ts'
-import { createFailures } from './failures.ts'
+import { createFailures, type Failed, type Send } from './failures.ts'
 import { createHorizon } from './horizon.ts'
 import { createLeases } from './leases.ts'
 import { relayChecks } from './options.ts'
 import { createOutbox } from './outbox.ts'
-import { send, type SendResult } from './publish.ts'
-import type { Alarm, Relay, RelayHooks, RelayOptions, RelayStats } from './relay-types.ts'
+import { send, type Outcome } from './publish.ts'
+import type { Relay, RelayOptions, RelayStats } from './relay-types.ts'
 import { restoreRows, type Held, type Row } from './store.ts'
+import { createTelling } from './telling.ts'
 
 /** Between looks at what is held back and at the lease table's neighbours, in polls. */
 const maintainPolls = 5
-const alarmEveryMs = 60_000
 const rateMs = 10_000
 /** Bodies read at a time; a message's own may come on top. */
 const batchBytes = 4 * 1_048_576
@@ -48,30 +47,34 @@ export function relay(options: RelayOptions): Relay {
   const { queue } = outbox.store
   const leases = createLeases(outbox.store.leases, db, `${hostname()}/${uuidv7()}`, leaseMs, clock)
   const horizon = createHorizon()
-  const failures = createFailures(maxAttempts, { initialMs: 100, maxMs: 10_000, multiplier: 2, ...options.retry }, random)
+  const { tell, alarm, trouble } = createTelling(hooks, clock)
+  const retry: Backoff = { initialMs: 100, maxMs: 10_000, multiplier: 2, ...options.retry }
+  const failures = createFailures({ maxAttempts, retry, backoff, batch, random })
+  /** What is sent by itself: it may take as long as it likes. */
+  const beside = new Map<Send, Promise<unknown>>()
+  /** Sends that ended and are not settled. */
+  const answers: Answer[] = []
   /** Confirmed, to be deleted by the next statement. */
   let done: Row[] = []
   let blocked: ReadonlySet<string> = new Set()
   let state: RelayStats['state'] = 'new'
-  let trouble: unknown
   let published = 0
   let failed = 0
   let parked = 0
   /** Since when the oldest row waits that is known of, by the monotonic clock. */
   let oldestSince: number | undefined
-  /** Batches in a row of which the broker took nothing. */
+  /** Sends in a row of which the broker took nothing, nor of others meanwhile. */
   let outages = 0
-  /** Rows to send at once: halved while a batch fails as a whole, so that one row that spoils it is found and cannot pass for an outage. */
-  let size = batch
   let databaseFailures = 0
   /** Whether a statement failed: what it did is unknown, and what it may still do. */
   let unsure = false
   /** Rows on their way to the parked. */
   let parking: readonly Poison[] = []
   let groupsMade = false
+  /** Whether the others know of it, and leave it its share. */
+  let joined = false
   let maintainAt = 0
   let longestAt = 0
-  const alarmedAt = new Map<Alarm['kind'], number>()
   const rate: { at: number; n: number }[] = []
 
   const stopping = new AbortController()
@@ -83,23 +86,8 @@ export function relay(options: RelayOptions): Relay {
   let starting: Promise<void> | undefined
   let closing: Promise<void> | undefined
 
-  function tell<K extends keyof RelayHooks>(hook: K, ...args: Parameters<NonNullable<RelayHooks[K]>>): void {
-    if (hook === 'onError') trouble = args[0]
-    if (hook === 'onError' && !hooks.onError)
-      unheard('onError', 'OutboxWarning', `The relay cannot ${args[1] === 'publish' ? 'publish' : 'use the database'}`, args[0])
-    // Watching must not stop the work.
-    watched(`Hook ${hook}`, 'OutboxWarning', () => (hooks[hook] as ((...a: unknown[]) => unknown) | undefined)?.(...args))
-  }
-
   function pruneRate(now: number): void {
     while (rate[0] && rate[0].at < now - rateMs) rate.shift()
-  }
-
-  function alarm(given: Alarm): void {
-    const now = clock.monotonic()
-    if (now - (alarmedAt.get(given.kind) ?? -Infinity) < alarmEveryMs) return
-    alarmedAt.set(given.kind, now)
-    tell('onAlarm', given)
   }
 
   const oldestAge = (): number => (oldestSince === undefined ? 0 : clock.monotonic() - oldestSince)
@@ -126,6 +114,8 @@ export function relay(options: RelayOptions): Relay {
    * then `gain` makes us see: what is blocked, and old ids that came back.
    */
   async function makeSure(): Promise<void> {
+    await withDeadline(Promise.all(beside.values()), clock, leaseMs).catch(() => undefined)
+    await settleAnswers()
     await flush()
     await leases.leave()
     await leases.renew()
@@ -142,7 +132,7 @@ export function relay(options: RelayOptions): Relay {
   async function gain(): Promise<void> {
     if (!leases.seen()) return
     await flush() // What is given up must hold nothing that was confirmed, or the next holder would send it again.
-    const gained = await leases.balance()
+    const gained = await leases.balance(new Set([...beside.keys()].flatMap(({ rows }) => rows.map((row) => row.partition))))
     if (gained.length === 0) return
     for (const partition of gained) horizon.reset(partition)
     maintainAt = 0
@@ -164,25 +154,25 @@ export function relay(options: RelayOptions): Relay {
     if (moved < restoreRows) maintainAt = now + maintainPolls * pollMs
   }
 
-  async function read(): Promise<readonly Row[]> {
+  async function read(): Promise<{ rows: readonly Row[]; more: boolean }> {
     const partitions = leases.held().map((lease) => lease.partition)
-    const except = failures.excluded(clock.monotonic())
+    const { limit, ...except } = failures.look(clock.monotonic())
     const all = except.lanes.length + except.topics.length === 0
     const confirmed = done
     const from = partitions.map((partition) => ({ partition, low: horizon.low(partition) }))
-    const rows = await answered(queue.next(db, { done: confirmed, from, except, limit: size, limitBytes: batchBytes })).catch((error: unknown) => {
+    const rows = await answered(queue.next(db, { done: confirmed, from, except, limit, limitBytes: batchBytes })).catch((error: unknown) => {
       failures.anew() // Leaving out much may be what the database had no patience for.
       throw error
     })
     done = done.slice(confirmed.length)
-    const full = rows.length === size || rows.reduce((bytes, row) => bytes + row.value.length, 0) >= batchBytes
+    const full = rows.length === limit || rows.reduce((bytes, row) => bytes + row.value.length, 0) >= batchBytes
     // Rows that were left out are still there, so nothing is behind us for certain.
     if (all) horizon.read(partitions, rows, full)
     const since = rows[0] && clock.monotonic() - rows[0].ageMs
     // Rows that wait for their next try were left out, and may be older than what was read.
     oldestSince = !all && oldestSince !== undefined ? Math.min(oldestSince, since ?? Infinity) : since
     if (oldestAge() >= alarmMs) alarm({ kind: 'oldest-age', ageMs: oldestAge() })
-    return rows
+    return { rows, more: failures.looked(rows, full, clock.monotonic()) || rows.length > 0 }
   }
 
   async function flush(): Promise<void> {
@@ -192,27 +182,38 @@ export function relay(options: RelayOptions): Relay {
     done = done.slice(confirmed.length)
   }
 
-  /** One batch. Returns whether to look again at once. */
+  /** One look, and what it shows sent: the topics under suspicion beside, the rest together. Returns whether to look again at once. */
   async function turn(): Promise<boolean> {
-    const rows = await read()
+    await settleAnswers()
+    const { rows, more } = await read()
     const waitingBehind = rows.filter((row) => blocked.has(row.lane))
     if (waitingBehind.length > 0) await hold(waitingBehind.map(({ id, partition }) => ({ id, partition, state: 'blocked' })))
-    const ready = rows.filter((row) => !blocked.has(row.lane))
-    // While nothing is taken, a topic that hangs, or spoils its batch, does so to itself alone.
-    const chosen = outages === 0 ? ready : ready.filter((row) => row.topic === ready[0]!.topic)
-    if (chosen.length === 0) {
-      const others = failures.further()
-      if (!others) state = 'running'
-      return rows.length > 0 || others
-    }
-    const { results, individually } = await send(publisher, chosen, { clock, timeoutMs: publishTimeoutMs })
-    return settle(chosen, results, individually)
+    const ours = new Set(leases.held().map((lease) => lease.partition)) // The look may have taken longer than the leases last.
+    const sends = failures.sends(rows.filter((row) => !blocked.has(row.lane) && ours.has(row.partition)))
+    for (const one of sends) if (one.apart !== undefined) beside.set(one, publish(one).then(self.wake))
+    for (const one of sends) if (one.apart === undefined) await publish(one)
+    await settleAnswers()
+    if (sends.length === 0 && beside.size === 0 && failures.calm()) state = 'running'
+    return more
   }
 
-  async function settle(rows: readonly Row[], results: readonly SendResult[], individually: boolean): Promise<boolean> {
-    const stored = rows.filter((_, i) => results[i]!.status === 'stored')
+  async function publish(one: Send): Promise<void> {
+    const before = published
+    const outcome = await send(publisher, one.rows, { clock, timeoutMs: publishTimeoutMs, stopping: stopping.signal })
+    answers.push({ one, outcome, before })
+  }
+
+  async function settleAnswers(): Promise<void> {
+    const before = outages
+    for (let answer = answers.shift(); answer; answer = answers.shift()) await settle(answer)
+    if (outages > before) await backOff(outages)
+  }
+
+  async function settle({ one, outcome, before }: Answer): Promise<void> {
+    beside.delete(one)
     const now = clock.monotonic()
-    for (const row of stored) failures.stored(row)
+    const { stored, failed: notStored, poison, refused } = failures.settle(one, outcome, now)
+    const outage = notStored.length > 0 && !refused && published + stored.length === before
     if (stored.length > 0) {
       done = [...done, ...stored]
       published += stored.length
@@ -223,47 +224,22 @@ export function relay(options: RelayOptions): Relay {
         stored.map((row) => ({ id: row.messageId, topic: row.topic })),
       )
     }
-    const failedLanes = new Set<string>()
-    const poison: Poison[] = []
-    let refused = false
-    for (const [i, row] of rows.entries()) {
-      const { status, error = noReason } = results[i]!
-      // Only the first of a lane was tried for certain: those behind it are held back whatever they are.
-      if (status === 'stored' || status === 'untried' || failedLanes.has(row.lane)) continue
-      failedLanes.add(row.lane)
-      failed++
-      const final = status === 'rejected' && error.retryable === false
-      refused ||= final
-      if (failures.failed(row, { final, othersStored: stored.length > 0, individually }, now) === 'park')
-        poison.push({ row, held: asParked(row, failures.attempts(row), error) })
-      if (failedLanes.size === 1) tell('onError', error, 'publish')
-    }
-    const outage = stored.length === 0 && !refused
+    failed += notStored.length
+    if (notStored[0]) tell('onError', notStored[0].error, 'publish')
     outages = outage ? outages + 1 : 0
-    if (outage) {
-      for (const topic of new Set(rows.map((row) => row.topic))) failures.tookNothing(topic)
-      if (!individually) size = Math.max(1, Math.floor(rows.length / 2))
-    } else {
-      failures.anew()
-      size = Math.min(batch, size * 2)
-    }
-    if (poison.length > 0) await park(poison)
-    if (outage) {
-      state = 'broker-down'
-      await backOff(outages)
-    } else state = 'running'
-    return true
+    state = outage ? 'broker-down' : 'running'
+    if (poison.length > 0) await park(poison.map((last) => ({ row: last.row, held: asParked(last, failures.attempts(last.row)) })))
   }
 
   async function park(poison: readonly Poison[]): Promise<void> {
-    parking = poison
+    parking = [...parking, ...poison]
     const moved = await hold(poison.map(({ held }) => held))
-    parking = []
+    parking = parking.filter((one) => !poison.includes(one))
     for (const one of poison) if (moved.includes(one.row.id)) wasParked(one)
   }
 
   function wasParked({ row, held: { error } }: Poison): void {
-    failures.stored(row)
+    failures.forget(row)
     parked++
     if (onPark === 'block-key' && row.key !== undefined) blocked = new Set([...blocked, row.lane])
     tell('onParked', { id: row.messageId, topic: row.topic, key: row.key, error: Object.assign(new Error(error.message), { code: error.code }) })
@@ -291,6 +267,8 @@ export function relay(options: RelayOptions): Relay {
         continue
       }
       try {
+        if (!joined) await leases.renew()
+        joined = true
         if (unsure) await makeSure()
         await gain()
         await maintain()
@@ -311,13 +289,14 @@ export function relay(options: RelayOptions): Relay {
     while (!ended.signal.aborted) {
       await clock.sleep(leaseMs / 3, { signal: ended.signal }).catch(() => undefined)
       if (ended.signal.aborted) return
+      if (!joined) continue
       await leases.renew().catch((error: unknown) => tell('onError', error, 'database'))
     }
   }
 
   async function begin(): Promise<void> {
     try {
-      await leases.renew()
+      await answered(queue.horizon(db))
     } catch (error) {
       if ((error as { code?: unknown } | null)?.code === 'ERR_OUTBOX_SCHEMA') throw error
       tell('onError', error, 'database')
@@ -335,10 +314,12 @@ export function relay(options: RelayOptions): Relay {
     await starting?.catch(() => undefined)
     stopping.abort(new Error('The relay is closed'))
     await loop
+    await Promise.all(beside.values())
     await unlisten?.().catch(() => undefined)
     try {
+      await settleAnswers()
       await flush()
-      if (state !== 'new') await leases.leave()
+      if (joined) await leases.leave()
     } catch (error) {
       tell('onError', error, 'database')
     }
@@ -366,7 +347,7 @@ export function relay(options: RelayOptions): Relay {
         failed,
         parked,
         partitions: leases.held().length,
-        error: state.endsWith('-down') ? trouble : undefined,
+        error: state.endsWith('-down') ? trouble() : undefined,
       }
     },
     counts: () => outbox.counts(db),
@@ -386,10 +367,14 @@ interface Poison {
   readonly held: Held & { state: 'parked' }
 }
 
-/** For a publisher that refuses without saying why. */
-const noReason: NonNullable<SendResult['error']> = new Error('The publisher gave no reason')
+/** What came of a send, and how many were published when it began. */
+interface Answer {
+  readonly one: Send
+  readonly outcome: Outcome
+  readonly before: number
+}
 
-function asParked(row: Row, attempts: number, error: NonNullable<SendResult['error']>): Held & { state: 'parked' } {
+function asParked({ row, error }: Failed, attempts: number): Poison['held'] {
   return {
     id: row.id,
     partition: row.partition,
