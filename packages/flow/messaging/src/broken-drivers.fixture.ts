@@ -1,5 +1,5 @@
 import type { Clock } from '#internal/clock'
-import type { BrokerDriver, Consumption, OutgoingMessage, PublishResult } from './driver.ts'
+import type { BrokerDriver, Consumption, LetterMark, OutgoingMessage, PublishResult } from './driver.ts'
 
 /** A driver that breaks one promise, and the case that must find out. */
 export interface BrokenDriver {
@@ -295,6 +295,21 @@ export const brokenDrivers: readonly BrokenDriver[] = [
     does: 'forgets which letters were replayed',
     caughtBy: 'a replay goes to its group alone, with id, key, bytes and headers, and is marked',
     breaks: (driver) => ({ ...driver, log: { ...driver.log, mark: async () => undefined } }),
+  },
+  {
+    does: 'takes marks back',
+    caughtBy: 'a mark speaks of the latest position given for its letter, whoever comes later with an earlier one',
+    breaks: (driver) => {
+      const last = new Map<string, LetterMark>()
+      return {
+        ...driver,
+        log: {
+          ...driver.log,
+          mark: async (_topic, marks) => marks.forEach((mark) => void last.set(mark.letterId, mark)),
+          marks: async () => last,
+        },
+      }
+    },
   },
   {
     does: 'reads letters from the beginning whatever page is asked for',

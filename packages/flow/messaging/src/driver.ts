@@ -179,7 +179,7 @@ export interface TopicLog {
   seek(topic: string, group: string, to: Start): Promise<void>
   /** The marks set on a kept topic, by letter id, each with the latest position given for it. */
   marks(topic: string): Promise<ReadonlyMap<string, Omit<LetterMark, 'letterId'>>>
-  /** Sets marks. Who can delete single messages deletes those at the positions of `discarded` ones, and their marks with them. */
+  /** Sets marks. Who can delete single messages deletes those at the positions of `discarded` ones, and with them the marks that reach no further. */
   mark(topic: string, marks: readonly LetterMark[]): Promise<void>
 }
 

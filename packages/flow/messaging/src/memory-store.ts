@@ -311,11 +311,13 @@ export function memoryStore(options: MemoryStoreOptions = {}): MemoryStore {
     },
     mark: (one, marks) => {
       for (const { letterId, mark, position } of marks) {
+        const marked = one.marks.get(letterId)
+        const isLater = marked && Number(marked.position) > Number(position)
         if (mark !== 'discarded') {
-          one.marks.set(letterId, { mark, position })
+          one.marks.set(letterId, { mark, position: isLater ? marked.position : position })
           continue
         }
-        one.marks.delete(letterId)
+        if (!isLater) one.marks.delete(letterId)
         const log = one.logs[0]!
         const at = log.entries.findIndex((entry) => entry.offset === Number(position))
         if (at >= 0) log.entries.splice(at, 1)

@@ -236,6 +236,28 @@ export const letterCases: readonly Definition[] = [
     },
   },
   {
+    name: 'a mark speaks of the latest position given for its letter, whoever comes later with an earlier one',
+    run: async (stage) => {
+      const { broker, driver } = await stage.client()
+      const topic = stage.topic()
+      await driver.admin.createTopic(topic, { partitions: 1, keep: true, maxAgeMs: undefined })
+      await stage.publish(
+        broker,
+        range(10).map((i) => ({ topic, key: 'k', value: bytes(String(i)) })),
+      )
+      const positions = (await driver.log.read(topic, 0, undefined, 100, 1_000_000)).map(({ position }) => position)
+      const early = { letterId: 'x', position: positions[1]!, mark: 'replayed' as const }
+      const late = { ...early, position: positions[9]! }
+      const marked = async (): Promise<unknown> => [...(await driver.log.marks(topic))].map(([letterId, mark]) => ({ letterId, ...mark }))
+      await driver.log.mark(topic, [late, early])
+      assert.deepEqual(await marked(), [late])
+      await driver.log.mark(topic, [early])
+      assert.deepEqual(await marked(), [late])
+      await driver.log.mark(topic, [{ ...early, mark: 'discarded' }])
+      assert.deepEqual((await driver.log.marks(topic)).get('x')?.position, late.position, 'an earlier copy that is discarded leaves it as well')
+    },
+  },
+  {
     name: 'the suffix of dead letters is what the broker was told',
     run: async (stage) => {
       const broker = await stage.broker({ deadLetterSuffix: '.dead' })

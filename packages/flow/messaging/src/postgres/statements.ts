@@ -118,7 +118,7 @@ started AS (
 SELECT (SELECT count(*) FROM g)::int AS found, (SELECT count(*) FROM idle)::int AS idle`,
 
     marks: `SELECT m.letter_id, m.mark, m.position::text FROM ${s}.marks m JOIN ${s}.topics t ON t.id = m.topic_id WHERE t.name = $1::text`,
-    /** $2 as JSON. A discarded letter's row goes at once, from where kept topics stand, and its mark with it. */
+    /** $2 as JSON. A discarded letter's row goes at once, from where kept topics stand, and its mark with it, unless that speaks of a later copy. */
     mark: `WITH t AS (
   SELECT t.id, p.id AS pid FROM ${s}.topics t JOIN ${s}.partitions p ON p.topic_id = t.id WHERE t.name = $1::text),
 given AS (
@@ -126,9 +126,9 @@ given AS (
 freed AS (
   DELETE FROM ${s}.messages WHERE segment = -1 AND (pid, "offset") IN (SELECT t.pid, g.position FROM t, given g WHERE g.mark = 'discarded')),
 unmarked AS (
-  DELETE FROM ${s}.marks WHERE (topic_id, letter_id) IN (SELECT t.id, g."letterId" FROM t, given g WHERE g.mark = 'discarded'))
-INSERT INTO ${s}.marks (topic_id, letter_id, mark, position) SELECT t.id, g."letterId", max(g.mark), max(g.position) FROM t, given g WHERE g.mark <> 'discarded' GROUP BY 1, 2 ORDER BY 1, 2
-ON CONFLICT (topic_id, letter_id) DO UPDATE SET mark = excluded.mark, position = excluded.position`,
+  DELETE FROM ${s}.marks m USING t, given g WHERE m.topic_id = t.id AND m.letter_id = g."letterId" AND m.position <= g.position AND g.mark = 'discarded')
+INSERT INTO ${s}.marks AS m (topic_id, letter_id, mark, position) SELECT t.id, g."letterId", max(g.mark), max(g.position) FROM t, given g WHERE g.mark <> 'discarded' GROUP BY 1, 2 ORDER BY 1, 2
+ON CONFLICT (topic_id, letter_id) DO UPDATE SET mark = excluded.mark, position = greatest(m.position, excluded.position)`,
 
     heads: `SELECT id, next::float8 AS next FROM ${s}.partitions WHERE id = ANY ($1::text::int[])`,
     maintain: `SELECT ${s}.maintain($1::text::float8, $2::text::float8, $3::text::float8, $4::text::float8)::text AS done`,
