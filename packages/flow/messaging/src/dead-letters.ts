@@ -1,40 +1,13 @@
-import { createHash } from 'node:crypto'
 import type { Clock } from '#internal/clock'
 import { checkOptions, shown } from '#internal/options'
 import type { BrokerDriver, LogEntry, Mark, OutgoingMessage } from './driver.ts'
 import { isRetryable } from './errors.ts'
+import { asLetter, type DeadLetter, markOf } from './letter.ts'
 import { checkHeaders, deadLetterTopic, retryTopic } from './names.ts'
 import { discardChecks, listChecks, replayChecks } from './options.ts'
 import type { Publisher } from './publisher.ts'
 import type { Topology } from './topology.ts'
-import { copyOf, header, originHeaders, trailOf, userHeaders } from './wire.ts'
-
-/** A message that a group gave up, as it was, and why. */
-export interface DeadLetter {
-  /** The same for every copy that a crash may have left: a hash of origin, group and replay count. */
-  readonly letterId: string
-  /** Where it stands in the log of dead letters; what `list({ after })` takes. */
-  readonly position: string
-  readonly id: string
-  readonly key: string | undefined
-  readonly value: Uint8Array
-  readonly headers: Readonly<Record<string, string>>
-  readonly timestamp: number
-  readonly tombstone: boolean
-  /** What a message from elsewhere has beyond our grammar. */
-  readonly rawKey: Uint8Array | undefined
-  readonly rawHeaders: ReadonlyArray<readonly [name: string, value: Uint8Array]> | undefined
-  readonly group: string
-  readonly origin: { readonly topic: string; readonly partition: number; readonly position: string }
-  /** `stack` is cut to 8 KiB with code and message. */
-  readonly error: { readonly code: string; readonly message: string; readonly stack: string }
-  /** Failed runs. */
-  readonly attempts: number
-  /** ms since the epoch. */
-  readonly firstFailureAt: number
-  readonly lastFailureAt: number
-  readonly replays: number
-}
+import { copyOf, header, originHeaders } from './wire.ts'
 
 /** Which letters to list. */
 export interface ListOptions {
@@ -139,14 +112,6 @@ export const pageBytes = 4_194_304
 /** Messages of a log that are read at a time. */
 const pageLetters = 200
 
-/** The same for every copy of one failure of one message. */
-export function letterId({ topic, partition, position }: { topic: string; partition: number; position: string }, group: string, replays: number): string {
-  return createHash('sha256')
-    .update(JSON.stringify([topic, partition, position, group, replays]))
-    .digest('base64url')
-    .slice(0, 22)
-}
-
 const which = (what: string): TypeError => new TypeError(`${what} needs ids or a filter; for all letters: filter: () => true`)
 
 export function createDeadLetters({ driver, publisher, topology, clock, suffix }: Deps, topic: string, group: string): DeadLetters {
@@ -154,8 +119,8 @@ export function createDeadLetters({ driver, publisher, topology, clock, suffix }
   const exists = async (): Promise<boolean> => (await driver.admin.topics(log)).length > 0
 
   /**
-   * Every copy that is not marked, in the order of the log; with `replayed` also those that were replayed. A mark speaks of copies up to its position: after a reset the
-   * same message may fail again, and that is a new letter. Reads `first` of them to begin with, then ever more: those wanted may stand behind many that are marked.
+   * Every copy that is not marked, in the order of the log; with `replayed` also those that were replayed. Reads `first` of them to begin with, then ever more: those
+   * wanted may stand behind many that are marked.
    */
   async function* copies({
     after,
@@ -170,8 +135,8 @@ export function createDeadLetters({ driver, publisher, topology, clock, suffix }
         const letter = asLetter(entry, topic, group)
         const before = position
         position = entry.position
-        const mark = marks.get(letter.letterId)
-        if (mark && !(replayed && mark.mark === 'replayed') && !isLater(position, mark.position)) continue
+        const mark = markOf(letter, marks)
+        if (mark && !(replayed && mark === 'replayed')) continue
         yield { letter, before }
       }
       if (page.length === 0) return
@@ -363,36 +328,4 @@ function chosen(filter: (letter: DeadLetter) => boolean, letter: DeadLetter): bo
   const answer: unknown = filter(letter)
   if (answer instanceof Promise) throw new TypeError('filter must give true or false, got a promise: list the letters, choose among them, and give their ids')
   return Boolean(answer)
-}
-
-/** Of two positions of one log. */
-function isLater(position: string, than: string): boolean {
-  const [a, b] = [position.split('-'), than.split('-')]
-  const differs = a.findIndex((part, i) => part !== b[i])
-  return differs >= 0 && BigInt(a[differs]!) > BigInt(b[differs] ?? '0')
-}
-
-function asLetter({ position, message }: LogEntry, topic: string, group: string): DeadLetter {
-  const { headers } = message
-  const trail = trailOf(headers)
-  const text = (name: string): string => headers[name] ?? ''
-  return {
-    letterId: headers[header.letterId] ?? letterId({ topic, partition: 0, position }, group, 0),
-    position,
-    id: message.id,
-    key: message.key,
-    value: message.value,
-    headers: userHeaders(headers),
-    timestamp: message.timestamp,
-    tombstone: message.tombstone,
-    rawKey: message.rawKey,
-    rawHeaders: message.rawHeaders,
-    group,
-    origin: trail.origin ?? { topic, partition: 0, position },
-    error: { code: text(header.errorCode), message: text(header.errorMessage), stack: text(header.errorStack) },
-    attempts: trail.failures,
-    firstFailureAt: trail.firstFailureAt ?? message.timestamp,
-    lastFailureAt: Number(headers[header.lastFailureAt] ?? message.timestamp),
-    replays: trail.replays,
-  }
 }

@@ -1,6 +1,6 @@
 export type { Administration, Peeked, PeekOptions, TopicOptions } from './administration.ts'
 export { type Broker, type BrokerHealth, type BrokerOptions, createBroker, type SubscribeOptions } from './broker.ts'
-export type { DeadLetter, DeadLetters, LetterPage, ListOptions, Mended, ReplayOptions, ReplayOutcome } from './dead-letters.ts'
+export type { DeadLetters, LetterPage, ListOptions, Mended, ReplayOptions, ReplayOutcome } from './dead-letters.ts'
 export type {
   BrokerDriver,
   Capabilities,
@@ -24,6 +24,7 @@ export { MessagingError, type MessagingErrorCode } from './errors.ts'
 export { brokerFromEnv, brokerFromUrl, type BrokerUrl, type FromUrlOptions, parseBrokerUrl } from './from-url.ts'
 export type { Hooks, Outcome, Tracing } from './hooks.ts'
 export type { HandlerContext } from './job.ts'
+export type { DeadLetter } from './letter.ts'
 export { createLeases, type GroupView, type Lease, type LeaseOptions, type Leases, type LeaseStore } from './leases.ts'
 export { memoryDriver, type MemoryDriver, type MemoryDriverOptions } from './memory.ts'
 export { memoryStore, type MemoryStore, type MemoryStoreOptions } from './memory-store.ts'

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { thrownText } from '#internal/thrown'
-import type { DeadLetter, Mended } from '../dead-letters.ts'
+import type { Mended } from '../dead-letters.ts'
+import type { DeadLetter } from '../letter.ts'
 import type { Message } from '../message.ts'
 import { graveyard } from './graveyard.ts'
 import { bytes, type Definition, once, range, textOf } from './stage.ts'

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import type { DeadLetter } from '../dead-letters.ts'
+import type { DeadLetter } from '../letter.ts'
 import { MessagingError } from '../errors.ts'
 import { failPublish } from '../faults.ts'
 import { needs } from './needs.ts'

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import type { DeadLetter } from '../dead-letters.ts'
+import type { DeadLetter } from '../letter.ts'
 import { graveyard } from './graveyard.ts'
 import { needs } from './needs.ts'
 import { bytes, type Definition, once, quick, range, textOf } from './stage.ts'
