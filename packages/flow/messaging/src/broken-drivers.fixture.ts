@@ -1,5 +1,5 @@
 import type { Clock } from '#internal/clock'
-import type { BrokerDriver, Consumption, LetterMark, OutgoingMessage, PublishResult } from './driver.ts'
+import type { BrokerDriver, Consumption, LetterMark, OutgoingMessage, PublishResult, TopicLog } from './driver.ts'
 
 /** A driver that breaks one promise, and the case that must find out. */
 export interface BrokenDriver {
@@ -307,6 +307,27 @@ export const brokenDrivers: readonly BrokenDriver[] = [
           ...driver.log,
           mark: async (_topic, marks) => marks.forEach((mark) => void last.set(mark.letterId, mark)),
           marks: async () => last,
+        },
+      }
+    },
+  },
+  {
+    does: 'reads marks once',
+    caughtBy: 'two replays at once: what one has sent the other does not send again, though it had chosen it',
+    breaks: (driver) => {
+      const read = new Map<string, ReturnType<TopicLog['marks']>>()
+      return {
+        ...driver,
+        log: {
+          ...driver.log,
+          marks: (topic) => {
+            if (!read.has(topic))
+              read.set(
+                topic,
+                driver.log.marks(topic).then((marks) => new Map(marks)),
+              )
+            return read.get(topic)!
+          },
         },
       }
     },

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { waitUntil } from '@core-backend/testkit/wait-until'
 import { type Broker, createBroker } from './broker.ts'
 import type { BrokerDriver } from './driver.ts'
 import { memoryDriver } from './memory.ts'
+import { type VirtualClock, virtualClock } from './virtual-clock.ts'
 
 interface Read {
   readonly limit: number
@@ -11,14 +11,24 @@ interface Read {
   readonly bytes: number
 }
 
-/** A group with `n` dead letters of `size` bytes each, and what was read of any log since. `atEnd` runs when a log has been read to its end. */
-async function graveyard(n: number, size = 1, atEnd: () => Promise<unknown> = async () => undefined): Promise<{ broker: Broker; reads: Read[] }> {
-  const inner = memoryDriver()
+/** A group with `n` dead letters of `size` bytes each, and what was read of any log since. `atEnd` runs when a log has been read to its end. The clock stands still. */
+async function graveyard(
+  n: number,
+  size = 1,
+  atEnd: () => Promise<unknown> = async () => undefined,
+): Promise<{ broker: Broker; reads: Read[]; clock: VirtualClock; marks: () => number }> {
+  const clock = virtualClock()
+  const inner = memoryDriver({ clock })
   const reads: Read[] = []
+  let marks = 0
   const driver: BrokerDriver = {
     ...inner,
     log: {
       ...inner.log,
+      marks: (topic) => {
+        marks++
+        return inner.log.marks(topic)
+      },
       read: async (topic, partition, after, limit, limitBytes) => {
         const page = await inner.log.read(topic, partition, after, limit, limitBytes)
         if (page.length === 0) await atEnd()
@@ -27,15 +37,17 @@ async function graveyard(n: number, size = 1, atEnd: () => Promise<unknown> = as
       },
     },
   }
-  const broker = createBroker(driver)
-  await broker.createTopic('t', { partitions: 1, groups: ['g'] })
-  for (let i = 0; i < n; i++) await broker.publish({ topic: 't', id: String(i), value: new Uint8Array(size) })
-  const subscription = await broker.subscribe('t', { group: 'g', retry: { maxAttempts: 1 } }, () => {
-    throw new Error('buried')
+  const broker = createBroker(driver, { clock })
+  await clock.run(async () => {
+    await broker.createTopic('t', { partitions: 1, groups: ['g'] })
+    for (let i = 0; i < n; i++) await broker.publish({ topic: 't', id: String(i), value: new Uint8Array(size) })
+    const subscription = await broker.subscribe('t', { group: 'g', retry: { maxAttempts: 1 } }, () => {
+      throw new Error('buried')
+    })
+    while ((await broker.lag('t', 'g')).messages > 0) await clock.sleep(10)
+    await subscription.close()
   })
-  await waitUntil(async () => (await broker.lag('t', 'g')).messages === 0)
-  await subscription.close()
-  return { broker, reads }
+  return { broker, reads, clock, marks: () => marks }
 }
 
 test('a list reads no more letters than it needs, and few pages where most were replayed', async () => {
@@ -110,5 +122,33 @@ test('a letter that somebody discards between being chosen and being sent is not
     outcomes.map(({ outcome }) => outcome),
     ['replayed', 'not-found', 'replayed'],
   )
+  await broker.close()
+})
+
+test('a replay looks at letters and marks again when it did so a second ago, also while one is edited, and no more often', async () => {
+  const { broker, clock, marks } = await graveyard(6)
+  const dead = broker.deadLetters('t', 'g')
+  const { letters } = await dead.list()
+  const [, , third, fourth] = letters.map(({ letterId }) => letterId)
+  const before = marks()
+  const edited: string[] = []
+  const outcomes = await dead.replay({
+    filter: () => true,
+    edit: async ({ id }) => {
+      edited.push(id)
+      if (id === '1') await clock.advance(999)
+      if (id !== '2') return {}
+      await dead.discard({ ids: [third!, fourth!] })
+      await clock.advance(1)
+      return {}
+    },
+  })
+  assert.deepEqual(
+    outcomes.map(({ outcome }) => outcome),
+    ['replayed', 'replayed', 'not-found', 'not-found', 'replayed', 'replayed'],
+  )
+  assert.deepEqual(edited, ['0', '1', '2', '4', '5'])
+  // To choose, before the first, for the discard, and a second after the first.
+  assert.equal(marks() - before, 4)
   await broker.close()
 })

@@ -1,6 +1,6 @@
 import type { Clock } from '#internal/clock'
 import { checkOptions, shown } from '#internal/options'
-import type { BrokerDriver, LogEntry, Mark, OutgoingMessage } from './driver.ts'
+import type { BrokerDriver, LogEntry, Mark, OutgoingMessage, TopicLog } from './driver.ts'
 import { isRetryable } from './errors.ts'
 import { asLetter, type DeadLetter, markOf } from './letter.ts'
 import { checkHeaders, deadLetterTopic, retryTopic } from './names.ts'
@@ -34,7 +34,7 @@ export interface ReplayOptions {
   filter?: ((letter: DeadLetter) => boolean) | undefined
   /** @default 'oldest' */
   order?: 'oldest' | 'newest' | undefined
-  /** Of letters sent, or that would be: those left alone by `maxReplays`, or failed by themselves, don't count. @default all */
+  /** Of letters sent, or that would be: those left alone by `maxReplays`, replayed elsewhere, or failed by themselves, don't count. @default all */
   limit?: number | undefined
   ratePerSecond?: number | undefined
   /** Says what would be done, `edit` included, and does nothing. */
@@ -59,9 +59,9 @@ export interface ReplayOutcome {
   readonly letterId: string
   /**
    * `failed` may be tried again: nothing was lost. `replayed` with an `error` was sent but could not be marked: it stays in the list, and a broker that
-   * deduplicates drops a second replay within its window.
+   * deduplicates drops a second replay within its window. `replayed-elsewhere` was sent by another replay after this one had chosen it.
    */
-  readonly outcome: 'replayed' | 'would-replay' | 'too-many-replays' | 'failed' | 'not-found'
+  readonly outcome: 'replayed' | 'replayed-elsewhere' | 'would-replay' | 'too-many-replays' | 'failed' | 'not-found'
   readonly error?: unknown
 }
 
@@ -76,7 +76,11 @@ export interface DeadLetters {
   list(options?: ListOptions): Promise<LetterPage>
   /** Reads the log up to the letter. */
   get(letterId: string): Promise<DeadLetter | undefined>
-  /** Publishes letters to the group's private source, for this group alone, and marks each; another process may go on where one stopped. Needs `ids` or `filter`, reads every letter for either, holds where those it chose stand, and reads them again to send them. */
+  /**
+   * Publishes letters to the group's private source, for this group alone, and marks each. Needs `ids` or `filter`, reads every letter for either, holds where those it chose stand,
+   * and reads them again to send them. Another process may go on where one stopped, or help: what one has marked, the others see about a second later. What two send within
+   * that second is stored once by a broker that deduplicates; on others it may come twice.
+   */
   replay(options: ReplayOptions): Promise<readonly ReplayOutcome[]>
   /** Ends letters, replayed ones too: their storage is freed where the broker can. Gives the ids that were there. Needs `ids` or `filter`, and reads every letter for either. */
   discard(which: { ids?: readonly string[]; filter?: (letter: DeadLetter) => boolean }): Promise<readonly string[]>
@@ -111,6 +115,8 @@ export async function ensureRetrySource(topology: Topology, topic: string, group
 export const pageBytes = 4_194_304
 /** Messages of a log that are read at a time. */
 const pageLetters = 200
+/** How long ago a letter that is sent may have been looked at: others replay and discard too, while `edit` and the rate take their time. */
+const freshMs = 1_000
 
 const which = (what: string): TypeError => new TypeError(`${what} needs ids or a filter; for all letters: filter: () => true`)
 
@@ -171,13 +177,23 @@ export function createDeadLetters({ driver, publisher, topology, clock, suffix }
     return [...found.values()]
   }
 
-  /** Gives chosen letters with their bodies, `ahead` at a time; none that is gone meanwhile. */
-  const reader = (ahead: number): ((of: Selected) => Promise<DeadLetter | undefined>) => {
+  /** Gives chosen letters with their bodies, `ahead` at a time, or what became of them meanwhile. */
+  const reader = (ahead: number): ((of: Selected) => Promise<DeadLetter | 'not-found' | 'replayed-elsewhere'>) => {
     let page = new Map<string, LogEntry>()
-    return async ({ position, before }) => {
-      if (!page.has(position)) page = new Map((await driver.log.read(log, 0, before, ahead, pageBytes)).map((entry) => [entry.position, entry]))
-      const entry = page.get(position)
-      return entry && asLetter(entry, topic, group)
+    let marks: Awaited<ReturnType<TopicLog['marks']>> = new Map()
+    let readAt = -Infinity
+    return async (one) => {
+      const stale = clock.monotonic() - readAt >= freshMs
+      if (stale) {
+        marks = await driver.log.marks(log)
+        readAt = clock.monotonic()
+      }
+      if (stale || !page.has(one.position))
+        page = new Map((await driver.log.read(log, 0, one.before, ahead, pageBytes)).map((entry) => [entry.position, entry]))
+      const entry = page.get(one.position)
+      const mark = markOf(one, marks)
+      if (!entry || mark === 'discarded') return 'not-found'
+      return mark ? 'replayed-elsewhere' : asLetter(entry, topic, group)
     }
   }
 
@@ -242,6 +258,20 @@ export function createDeadLetters({ driver, publisher, topology, clock, suffix }
       let sent = 0
       /** What will hardly go away while one waits for as many answers as there are letters. */
       let failure: { error: unknown } | undefined
+      /** The letter as it is sent; if it is not, what became of it has been noted. */
+      const look = async (one: Selected): Promise<DeadLetter | undefined> => {
+        const { letterId } = one
+        try {
+          const letter = await read(one)
+          if (typeof letter === 'object') return letter
+          outcomes.push({ letterId, outcome: letter })
+        } catch (error) {
+          failure = { error }
+          left--
+          outcomes.push({ letterId, outcome: 'failed', error })
+        }
+        return undefined
+      }
       for (const one of found) {
         if (left <= 0) break
         signal?.throwIfAborted()
@@ -255,19 +285,8 @@ export function createDeadLetters({ driver, publisher, topology, clock, suffix }
           outcomes.push({ letterId, outcome: 'too-many-replays' })
           continue
         }
-        let letter: DeadLetter | undefined
-        try {
-          letter = await read(one)
-        } catch (error) {
-          failure = { error }
-          left--
-          outcomes.push({ letterId, outcome: 'failed', error })
-          continue
-        }
-        if (!letter) {
-          outcomes.push({ letterId, outcome: 'not-found' })
-          continue
-        }
+        const letter = await look(one)
+        if (!letter) continue
         let message: OutgoingMessage
         try {
           message = await copyToSend(letter, edit)
@@ -281,6 +300,7 @@ export function createDeadLetters({ driver, publisher, topology, clock, suffix }
           continue
         }
         if (ratePerSecond !== undefined && sent++ > 0) await clock.sleep(1_000 / ratePerSecond, { signal })
+        if (!(await look(one))) continue // `edit` and the rate took their time
         const result = await publisher.send(message)
         if (result.status === 'stored') {
           left--

@@ -189,6 +189,40 @@ export const replayCases: readonly Definition[] = [
     },
   },
   {
+    name: 'two replays at once: what one has sent the other does not send again, though it had chosen it',
+    run: async (stage) => {
+      const one = await stage.broker()
+      const two = await stage.broker()
+      const topic = await graveyard(stage, one, 3)
+      const first = one.deadLetters(topic, 'g')
+      const second = two.deadLetters(topic, 'g')
+      const order: string[] = []
+      const outcomes = await first.replay({
+        filter: () => true,
+        edit: async (letter) => {
+          order.push(textOf(letter))
+          if (order.length > 1) return {}
+          const others = await second.replay({ filter: (other) => textOf(other) !== '1' })
+          assert.deepEqual(
+            others.map(({ outcome }) => outcome),
+            ['replayed', 'replayed'],
+          )
+          await stage.clock.sleep(1_100)
+          return {}
+        },
+      })
+      assert.deepEqual(
+        outcomes.map(({ outcome }) => outcome),
+        ['replayed-elsewhere', 'replayed', 'replayed-elsewhere'],
+      )
+      assert.deepEqual(order, ['0', '1'], 'what another sent is not edited')
+      assert.equal(await first.count(), 0)
+      const { done } = await stage.listen(one, topic, { group: 'g' })
+      await stage.untilRead(one, topic, 'g')
+      assert.deepEqual(done.map(({ text }) => text).sort(), ['0', '1', '2'])
+    },
+  },
+  {
     name: 'a replay that fails again is a new letter, counted, until maxReplays stops the loop',
     run: async (stage) => {
       const broker = await stage.broker()
