@@ -184,7 +184,7 @@ export function memoryDriver(options: MemoryDriverOptions = {}): MemoryDriver {
       },
       marks: async (topic) => {
         assertUsable()
-        return store.topic(topic).marks
+        return new Map(store.topic(topic).marks)
       },
       mark: async (topic, marks) => {
         assertUsable()
