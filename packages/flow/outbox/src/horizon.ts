@@ -1,14 +1,16 @@
-import type { Row } from './store.ts'
+import type { HorizonView, Row } from './store.ts'
 
 export interface Horizon {
   /** Takes in the highest id given out and the transactions that may still bring one. */
-  look(view: { last: number; writers: readonly string[] }): void
+  look(view: HorizonView): void
   /** The id above which to read. */
   low(partition: number): number
   /** Takes in what a read of these partitions from their `low` returned; `full` when the limit cut it off. */
   read(partitions: readonly number[], rows: readonly Pick<Row, 'id' | 'partition'>[], full: boolean): void
   /** Old ids may have come up again here. */
   reset(partition: number): void
+  /** Whatever was learnt may be of another server by now. */
+  forget(): void
 }
 
 /** How many looks until everything is read from the start again: for rows that were put in by hand with an old id. */
@@ -18,26 +20,35 @@ const looksPerSweep = 120
  * From where to read. Deleted rows stay at the head of the index until vacuum may remove them, which a long transaction anywhere in the database
  * forbids; reading past all of them each time would make the relay slower and slower. An id is behind us for good once every transaction that could have
  * taken it has ended, and those hold a lock on the table; so: take the highest id, then the lock's holders, and when the last of these is gone, no row at or
- * below that id can appear. This is a hint only: it starts at 0 in every process and nothing is stored.
+ * below that id can appear. This is a hint only: it starts at 0 in every process, and again when the ids or the names of transactions may have: nothing is stored.
  */
 export function createHorizon(): Horizon {
   const lows = new Map<number, number>()
-  let previous: number | undefined
+  let previous: HorizonView | undefined
   let candidate: { last: number; writers: readonly string[] } | undefined
   let safe = 0
   let looks = 0
 
+  function forget(): void {
+    lows.clear()
+    previous = undefined
+    candidate = undefined
+    safe = 0
+  }
+
   return {
-    look({ last, writers }) {
+    look(view) {
+      const { origin, last, writers } = view
       if (++looks % looksPerSweep === 0) lows.clear()
+      if (previous && (origin !== previous.origin || last < previous.last)) forget()
       // `previous` was read a look ago, so certainly before these writers were.
       if (candidate) candidate = { last: candidate.last, writers: candidate.writers.filter((writer) => writers.includes(writer)) }
-      else if (previous !== undefined) candidate = { last: previous, writers }
+      else if (previous) candidate = { last: previous.last, writers }
       if (candidate?.writers.length === 0) {
         safe = candidate.last
         candidate = undefined
       }
-      previous = last
+      previous = view
     },
     low: (partition) => lows.get(partition) ?? 0,
     read(partitions, rows, full) {
@@ -47,5 +58,6 @@ export function createHorizon(): Horizon {
       for (const partition of partitions) lows.set(partition, Math.max(0, Math.min(safe, (first.get(partition) ?? end) - 1)))
     },
     reset: (partition) => void lows.delete(partition),
+    forget,
   }
 }

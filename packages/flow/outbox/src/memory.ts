@@ -220,7 +220,7 @@ export function memoryStore(options: { clock?: Clock; partitions?: number } = {}
       },
       async horizon() {
         // One name for all who are in the middle of something: it only says that somebody is.
-        return { last: sequence, writers: [...open.values()].some((pending) => pending.rows.length > 0) ? ['memory'] : [] }
+        return { origin: 'memory', last: sequence, writers: [...open.values()].some((pending) => pending.rows.length > 0) ? ['memory'] : [] }
       },
       longest: () => Promise.resolve(undefined),
     },

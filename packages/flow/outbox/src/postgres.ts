@@ -302,15 +302,19 @@ function queueStore(names: ReturnType<typeof outboxNames>): QueueStore {
 
     async horizon(db) {
       // Whoever took an id holds this lock from before it did until its transaction ends, a prepared one included. A sequence that was never used says 1, and nobody has that id.
+      // A restart, after a crash too, gives a prepared transaction another name, -1/xid; RESTART IDENTITY makes the sequence anew.
       const { rows } = await ask(
         db,
-        `
-        SELECT (SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM ${names.sequence})::text AS last, array_to_string(ARRAY(
-          SELECT virtualtransaction FROM pg_locks WHERE locktype = 'relation' AND mode = 'RowExclusiveLock' AND relation = '${names.table}'::regclass
-            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())), ' ') AS writers`,
+        `WITH writers AS (
+           SELECT virtualtransaction AS name FROM pg_locks WHERE locktype = 'relation' AND mode = 'RowExclusiveLock' AND relation = '${names.table}'::regclass
+             AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+         )
+         SELECT (SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM ${names.sequence})::text AS last,
+                array_to_string(ARRAY(SELECT name FROM writers), ' ') AS writers,
+                concat_ws(' ', pg_postmaster_start_time(), pg_relation_filenode('${names.sequence}'), (SELECT max(name) FROM writers WHERE name LIKE '-1/%')) AS origin`,
       )
-      const { last, writers } = rows[0] as { last: string; writers: string }
-      return { last: Number(last), writers: writers === '' ? [] : writers.split(' ') }
+      const { last, writers, origin } = rows[0] as { last: string; writers: string; origin: string }
+      return { origin, last: Number(last), writers: writers === '' ? [] : writers.split(' ') }
     },
 
     async longest(db, ageMs) {

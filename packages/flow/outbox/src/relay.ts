@@ -134,7 +134,7 @@ export function relay(options: RelayOptions): Relay {
     await flush() // What is given up must hold nothing that was confirmed, or the next holder would send it again.
     const gained = await leases.balance(new Set([...beside.keys()].flatMap(({ rows }) => rows.map((row) => row.partition))))
     if (gained.length === 0) return
-    for (const partition of gained) horizon.reset(partition)
+    horizon.forget()
     maintainAt = 0
     failures.forgetAllBut(leases.held().map((lease) => lease.partition))
   }

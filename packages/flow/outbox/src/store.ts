@@ -126,6 +126,16 @@ export interface LongTransaction {
   ageMs: number
 }
 
+/** From where nothing old can appear any more. */
+export interface HorizonView {
+  /** With another one ids may begin anew, and a writer may have another name. */
+  readonly origin: string
+  /** The highest id given out so far. */
+  readonly last: number
+  /** Who is in the middle of a transaction that wrote to the table, a prepared one included. */
+  readonly writers: readonly string[]
+}
+
 /** Due rows that one `restore` brings back at most. */
 export const restoreRows = 1_000
 
@@ -140,8 +150,7 @@ export interface QueueStore {
    * Returns how many came back, the partitions in which old ids reappeared, and the lanes that stay blocked. With `skip` no lane is kept back.
    */
   restore(db: SqlClient, leases: readonly Lease[], skip: boolean): Promise<{ restored: readonly number[]; moved: number; blocked: readonly string[] }>
-  /** The highest id given out so far, and who is in the middle of a transaction that wrote to the table. */
-  horizon(db: SqlClient): Promise<{ last: number; writers: readonly string[] }>
+  horizon(db: SqlClient): Promise<HorizonView>
   /** The longest transaction of at least `ageMs`, if the store has any. */
   longest(db: SqlClient, ageMs: number): Promise<LongTransaction | undefined>
 }
