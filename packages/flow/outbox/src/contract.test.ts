@@ -109,12 +109,24 @@ const broken: Record<string, [caught: RegExp, store: Parameters<typeof memoryHar
           }),
     })),
   ],
-  'does not block the key': [/^a poison row/, queue((sound) => ({ restore: (db, given) => sound.restore(db, given, true) }))],
+  'does not block the key': [/^a poison row/, queue((sound) => ({ restore: (db, given, options) => sound.restore(db, given, { ...options, skip: true }) }))],
   'does not free the key after a discard': [
     /^a parked row that is discarded/,
-    queue(() => ({ restore: async () => ({ restored: [], moved: 0, blocked: ['contract/bad'] }) })),
+    queue(() => ({ restore: async () => ({ restored: [], moved: 0, blocked: new Map([['contract/bad', 1]]) }) })),
   ],
-  'blocks the key whatever it is told': [/^with onPark 'skip-key'/, queue((sound) => ({ restore: (db, given) => sound.restore(db, given, false) }))],
+  'frees the key before all of it is back': [
+    /^many rows/,
+    queue((sound) => ({
+      restore: async (db, given, options) => {
+        const found = await sound.restore(db, given, options)
+        return found.moved > 0 ? { ...found, blocked: new Map() } : found
+      },
+    })),
+  ],
+  'blocks the key whatever it is told': [
+    /^with onPark 'skip-key'/,
+    queue((sound) => ({ restore: (db, given, options) => sound.restore(db, given, { ...options, skip: false }) })),
+  ],
   'delivers early': [
     /^a due row/,
     rows((sound) => ({

@@ -1,6 +1,7 @@
 import type { PublishedMessage, PublishResult } from './publish.ts'
 import type { Row } from './store.ts'
 import { inboxCases } from './contract-inbox.ts'
+import { restoreCases } from './contract-restore.ts'
 import { define, empty, equal, message, moving, recorder, refused, text, type ContractCase } from './contract-tools.ts'
 
 export type { ContractCase, OutboxHarness } from './contract-tools.ts'
@@ -157,8 +158,8 @@ export const outboxContract: readonly ContractCase[] = [
     equal(await queue.hold(h.db, old, parking), [], 'moved under the stale lease')
     equal(await queue.hold(h.db, taken, parking), [row!.id], 'moved under the lease')
     await h.outbox.parked(h.db).release([row!.id])
-    equal((await queue.restore(h.db, old, false)).moved, 0, 'restored under the stale lease')
-    equal((await queue.restore(h.db, taken, false)).moved, 1, 'restored under the lease')
+    equal((await queue.restore(h.db, old, { skip: false, known: undefined })).moved, 0, 'restored under the stale lease')
+    equal((await queue.restore(h.db, taken, { skip: false, known: undefined })).moved, 1, 'restored under the lease')
     await leases.release(h.db, 'b', taken, true)
     const again = await leases.claim(h.db, 'b', 10_000, view.free)
     equal(again.length, view.partitions, 'free after leaving')
@@ -318,6 +319,7 @@ export const outboxContract: readonly ContractCase[] = [
     }
   }),
 
+  ...restoreCases,
   ...inboxCases,
 ]
 

@@ -11,6 +11,7 @@ export { relay } from './relay.ts'
 export type { Alarm, Relay, RelayHooks, RelayOptions, RelayStats } from './relay-types.ts'
 export type {
   Held,
+  HorizonView,
   InboxStore,
   Lease,
   LeaseStore,
@@ -22,6 +23,8 @@ export type {
   OutboxStore,
   ParkedRow,
   QueueStore,
+  Restored,
+  RestoreOptions,
   Row,
   RowStore,
 } from './store.ts'

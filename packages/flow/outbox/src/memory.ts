@@ -204,19 +204,22 @@ export function memoryStore(options: { clock?: Clock; partitions?: number } = {}
         }
         return moved
       },
-      async restore(_, given, skip) {
-        const ours = held.filter((row) => holds(given, row.partition))
-        const parkedLanes = new Set(skip ? [] : ours.filter((row) => row.state === 'parked' && row.key !== undefined).map((row) => row.lane))
+      async restore(_, given, { skip }) {
+        const ours = held.filter((row) => holds(given, row.partition)).toSorted((a, b) => a.id - b.id)
+        const aside = ours.filter((row) => row.dueAt === undefined)
+        const parkedLanes = new Set(skip ? [] : aside.filter((row) => row.state === 'parked').map((row) => row.lane))
         const due = ours
           .filter((row) => row.dueAt !== undefined && row.dueAt <= clock.now())
-          .toSorted((a, b) => a.dueAt! - b.dueAt! || a.id - b.id)
+          .toSorted((a, b) => a.dueAt! - b.dueAt!)
           .slice(0, restoreRows)
-        const freed = ours.filter((row) => (row.state === 'released' || row.state === 'blocked') && !parkedLanes.has(row.lane))
+        const freed = aside.filter((row) => row.state !== 'parked' && !parkedLanes.has(row.lane)).slice(0, restoreRows)
         const moving = new Set([...due, ...freed])
         held = held.filter((row) => !moving.has(row))
         for (const row of freed) place(bare(row))
         for (const row of due) place({ ...bare(row), id: ++sequence, timestamp: Math.max(row.timestamp, row.dueAt!), addedAt: clock.now() })
-        return { moved: due.length + freed.length, restored: [...new Set(freed.map((row) => row.partition))], blocked: [...parkedLanes] }
+        const blocked = new Map<string, number>()
+        for (const row of skip ? [] : aside) if (row.key !== undefined && !moving.has(row) && !blocked.has(row.lane)) blocked.set(row.lane, row.id)
+        return { moved: due.length + freed.length, restored: [...new Set(freed.map((row) => row.partition))], blocked }
       },
       async horizon() {
         // One name for all who are in the middle of something: it only says that somebody is.

@@ -1,7 +1,7 @@
 import type { SqlClient, Transaction } from '#internal/sql'
 import { OutboxSchemaError } from './errors.ts'
-import { outboxNames, outboxSchema } from './schema.ts'
-import { restoreRows } from './store.ts'
+import { columns, given, leaseOf, leaseParams, restorer } from './postgres-restore.ts'
+import { keyed, laneHash, outboxNames, outboxSchema } from './schema.ts'
 import type { Held, Lease, LeaseStore, NewRow, OutboxStore, QueueStore, Row, RowStore } from './store.ts'
 
 // Every operation is one statement, so that it is atomic on a pool, on PGlite's single connection and through pgbouncer in transaction mode.
@@ -15,10 +15,6 @@ export const ms = (param: string): string => `(${param}::float8 * interval '1 mi
 const epochMs = (column: string): string => `(date_part('epoch', ${column}) * 1000)`
 /** Ms since the epoch as a time. */
 export const at = (param: string): string => `to_timestamp(${param}::float8 / 1000)`
-/** What of a row its writer gives. */
-const given = 'message_id, topic, key, value, headers, timestamp, dedupe_id'
-const columns = `${given}, created_at`
-
 /** An outbox on PostgreSQL 15 or later, or PGlite. */
 export function postgresStore(options: { schema: string; table: string; partitions: number; notify: boolean }): OutboxStore {
   const names = outboxNames(options.schema, options.table)
@@ -78,8 +74,9 @@ function rowStore(names: ReturnType<typeof outboxNames>, { partitions, notify }:
       const { rows } = await ask(
         db,
         `SELECT h.id::text AS id, message_id, topic, key, attempts, error_code, error_message, ${epochMs('held_at')} AS at,
-                (SELECT count(*) FROM ${names.held} b WHERE b.partition = h.partition AND b.due_at IS NULL AND b.state = 'blocked' AND b.topic = h.topic AND b.key = h.key)::text AS blocked
-         FROM ${names.held} h WHERE state = 'parked' AND id > $1 ORDER BY h.id LIMIT $2`,
+                (SELECT count(*) FROM ${names.held} b WHERE ${laneHash(keyed('b.'))} = ${laneHash(keyed('h.'))} AND b.due_at IS NULL
+                   AND b.state = 'blocked' AND b.topic = h.topic AND b.key = h.key)::text AS blocked
+         FROM ${names.held} h WHERE state = 'parked' AND due_at IS NULL AND id > $1 ORDER BY h.id LIMIT $2`,
         [after, limit],
       )
       return (
@@ -206,14 +203,8 @@ function leaseStore(names: ReturnType<typeof outboxNames>): LeaseStore {
   }
 }
 
-const leaseParams = (leases: readonly Lease[]): unknown[] => [leases.map((l) => l.partition), leases.map((l) => l.epoch)]
-
 function queueStore(names: ReturnType<typeof outboxNames>): QueueStore {
   const ask = asker('outbox', names.label)
-  /** A move counts only under a lease that nobody has taken since; the lock makes a taker wait until the move is seen. */
-  const held = `lease AS MATERIALIZED (
-    SELECT l.partition FROM ${names.leases} l JOIN unnest($1::smallint[], $2::bigint[]) AS held(partition, epoch) USING (partition, epoch) FOR UPDATE OF l
-  )`
 
   return {
     async next(db, { done, from, except, limit, limitBytes }) {
@@ -245,7 +236,7 @@ function queueStore(names: ReturnType<typeof outboxNames>): QueueStore {
       return idsOf(
         await ask(
           db,
-          `WITH ${held}, moved AS (
+          `WITH ${leaseOf(names)}, moved AS (
              DELETE FROM ${names.table} t USING unnest($3::smallint[], $4::bigint[], $5::text[], $6::integer[], $7::text[], $8::text[]) AS m(partition, id, state, attempts, code, message)
              WHERE t.partition = m.partition AND t.id = m.id AND t.partition IN (SELECT partition FROM lease)
              RETURNING t.id, ${columns}, m.state, m.attempts, m.code, m.message
@@ -265,40 +256,7 @@ function queueStore(names: ReturnType<typeof outboxNames>): QueueStore {
       )
     },
 
-    async restore(db, leases, skip) {
-      const { rows: back } = await ask(
-        db,
-        `WITH ${held}, due AS (
-           SELECT id FROM ${names.held} WHERE partition IN (SELECT partition FROM lease) AND due_at <= now() ORDER BY due_at, id LIMIT ${restoreRows}
-         ), freed AS (
-           SELECT id FROM ${names.held} h WHERE partition IN (SELECT partition FROM lease) AND due_at IS NULL AND state <> 'parked' AND ($3::boolean OR NOT EXISTS (
-             SELECT 1 FROM ${names.held} p WHERE p.partition = h.partition AND p.due_at IS NULL AND p.state = 'parked' AND p.topic = h.topic AND p.key = h.key))
-         ), moved AS (
-           DELETE FROM ${names.held} WHERE id IN (SELECT id FROM due UNION ALL SELECT id FROM freed) RETURNING id, partition, ${columns}, state, due_at
-         ), placed AS (
-           INSERT INTO ${names.table} (id, message_id, topic, key, value, headers, timestamp, dedupe_id, created_at)
-           SELECT id, message_id, topic, key, value, headers, timestamp, dedupe_id, created_at FROM moved WHERE state <> 'delayed'
-         ), joined AS (
-           INSERT INTO ${names.table} (message_id, topic, key, value, headers, timestamp, dedupe_id)
-           SELECT message_id, topic, key, value, headers, greatest(coalesce(timestamp, created_at), due_at), dedupe_id FROM moved WHERE state = 'delayed' ORDER BY due_at, id
-         )
-         SELECT partition, count(*)::text AS moved, count(*) FILTER (WHERE state <> 'delayed') > 0 AS old FROM moved GROUP BY partition`,
-        [...leaseParams(leases), skip],
-      )
-      const moved = back as { partition: number; moved: string; old: boolean }[]
-      const { rows: blocked } = skip
-        ? { rows: [] }
-        : await ask(
-            db,
-            `SELECT DISTINCT topic || '/' || key AS lane FROM ${names.held} WHERE partition = ANY($1::smallint[]) AND due_at IS NULL AND key IS NOT NULL`,
-            [leases.map((l) => l.partition)],
-          )
-      return {
-        moved: moved.reduce((sum, row) => sum + Number(row.moved), 0),
-        restored: moved.filter((row) => row.old).map((row) => row.partition),
-        blocked: (blocked as { lane: string }[]).map((row) => row.lane),
-      }
-    },
+    restore: restorer(names, ask),
 
     async horizon(db) {
       // Whoever took an id holds this lock from before it did until its transaction ends, a prepared one included. A sequence that was never used says 1, and nobody has that id.

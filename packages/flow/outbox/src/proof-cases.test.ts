@@ -171,3 +171,95 @@ export async function plan(h: Harness, backlog: number): Promise<void> {
     client.release(true)
   }
 }
+
+/** However many rows wait behind a parked one, a look at them reads few, and so does each step that brings them back. */
+export async function restorePlan(h: Harness, n: number): Promise<void> {
+  const client = await (h.database.client as Pool).connect()
+  try {
+    const { leases, queue } = h.outbox.store
+    const held = await leases.claim(client, 'a', 600_000, (await leases.renew(client, 'a', 600_000)).free)
+    const counters = async (): Promise<{ scans: number; read: number }> => {
+      const { rows } = await client.query(
+        `SELECT seq_scan::int AS scans, (seq_tup_read + idx_tup_fetch)::int AS read FROM pg_stat_xact_user_tables WHERE relid = '${h.schema}.outbox_held'::regclass`,
+      )
+      return rows[0] as { scans: number; read: number }
+    }
+    let known: ReadonlyMap<string, number> | undefined
+    const restore = async (when: string, moves: number, skip = false): Promise<void> => {
+      await client.query('BEGIN')
+      const before = await counters()
+      const { moved, blocked } = await queue.restore(client, held, { skip, known })
+      const after = await counters()
+      await client.query('COMMIT')
+      known = blocked
+      assert.equal(moved, moves, when)
+      assert.equal(after.scans - before.scans, 0, `${when}: the table was read whole`)
+      assert.ok(after.read - before.read <= 4 * moves + 200, `${when}: ${after.read - before.read} rows were read for ${moves}`)
+    }
+    const fill = (): Promise<unknown> =>
+      client.query(
+        `INSERT INTO ${h.schema}.outbox_held (message_id, topic, key, value, state, error_code, error_message)
+         SELECT 'm' || i, 'test', 'k' || i % 3, 'x', CASE WHEN i <= 3 THEN 'parked' ELSE 'blocked' END, 'c', 'm' FROM generate_series(1, $1::int) i`,
+        [n],
+      )
+    const parked = async (): Promise<number[]> => (await h.outbox.parked(client).list()).map(({ id }) => id)
+    await fill()
+    await restore('seen for the first time', 0)
+    await restore('nothing to do', 0)
+    await client.query(`ANALYZE ${h.schema}.outbox_held`)
+    await restore('analyzed', 0)
+    await h.outbox.parked(client).release((await parked()).slice(0, 1))
+    for (let i = 0; i < 3; i++) await restore('one of three released', 1_000)
+    await h.outbox.parked(client).discard((await parked()).slice(0, 1))
+    for (let i = 0; i < 3; i++) await restore('one of three discarded', 1_000)
+    for (let i = 0; i < 3; i++) await restore('nothing kept back', 1_000, true)
+    known = undefined
+    await client.query(`DELETE FROM ${h.schema}.outbox_held`)
+    await client.query(`VACUUM ANALYZE ${h.schema}.outbox_held`)
+    await fill()
+    await restore('analyzed when empty', 0)
+    await restore('nothing to do again', 0)
+  } finally {
+    client.release(true)
+  }
+}
+
+/** Thousands wait behind a parked row; while they come back in steps, younger ones are added and one of the old is parked again: the key keeps its order. */
+export async function releaseOfMany(h: Harness, n: number): Promise<void> {
+  let poison = '0'
+  const refused = new Set<string>()
+  const broker = testBroker((m) => {
+    if (Buffer.from(m.value).toString() !== poison) return undefined
+    refused.add(poison)
+    return { status: 'rejected', error: Object.assign(new Error('no'), { retryable: false }) }
+  })
+  let added = 0
+  const add = (): Promise<unknown> => h.transaction((tx) => h.outbox.add(tx, message('k', String(added++))))
+  await moving(h, 2, { publisher: broker, maxAttempts: 1 }, async () => {
+    await add()
+    await waitUntil(async () => (await h.outbox.counts(h.db)).parked === 1)
+    await h.db.query(
+      `INSERT INTO ${h.schema}.outbox_held (message_id, topic, key, value, state) SELECT 'm' || i, 'test', 'k', convert_to(i::text, 'UTF8'), 'blocked' FROM generate_series(1, $1::int) i`,
+      [n],
+    )
+    added += n
+    for (const next of [String(Math.floor(n / 2)), 'none']) {
+      poison = next
+      const parked = await h.outbox.parked(h.db).list()
+      await h.outbox.parked(h.db).release(parked.map((row) => row.id))
+      await waitUntil(
+        async () => {
+          await add()
+          return next === 'none' ? broker.sent.length > n : refused.has(next)
+        },
+        { what: `what waited to be sent, ${next}` },
+      )
+      await waitUntil(async () => next === 'none' || (await h.outbox.counts(h.db)).parked === 1)
+    }
+    await waitUntil(() => new Set(broker.texts()).size >= added, { what: 'the rest' })
+  })
+  assert.deepEqual(
+    [...new Set(broker.texts('k'))],
+    Array.from({ length: added }, (_, i) => String(i)),
+  )
+}

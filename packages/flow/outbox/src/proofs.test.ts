@@ -3,7 +3,7 @@ import { after, describe, test } from 'node:test'
 import { waitUntil } from '../../../../tests/kit/wait-until.ts'
 import { message, schemas, testBroker, textOf } from './harness.test.ts'
 import { createInbox, createOutbox, relay, type Alarm, type PublishedMessage, type SqlClient } from './index.ts'
-import { commitOrder, moving, outage, plan } from './proof-cases.test.ts'
+import { commitOrder, moving, outage, plan, releaseOfMany, restorePlan } from './proof-cases.test.ts'
 
 describe('proofs on PostgreSQL 18', () => {
   const { open, close } = schemas('pg18')
@@ -16,6 +16,10 @@ describe('proofs on PostgreSQL 18', () => {
     outage(await open(), { outageMs: 1_000, relays: 2 }))
 
   test('a turn reads its batch by the index, whatever the planner believes', async () => plan(await open(), 20_000))
+
+  test('what waits behind a parked row is not read to see whether it is free, and brought back by the index', async () => restorePlan(await open(), 30_000))
+
+  test('thousands that waited come back in steps: their key keeps its order', async () => releaseOfMany(await open(), 5_000))
 
   test('the first event of a fresh outbox goes out, though the relay has looked at nothing for a while', async () => {
     const h = await open()

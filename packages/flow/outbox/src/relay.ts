@@ -56,7 +56,7 @@ export function relay(options: RelayOptions): Relay {
   const answers: Answer[] = []
   /** Confirmed, to be deleted by the next statement. */
   let done: Row[] = []
-  let blocked: ReadonlySet<string> = new Set()
+  let blocked: ReadonlyMap<string, number> | undefined
   let state: RelayStats['state'] = 'new'
   let published = 0
   let failed = 0
@@ -135,6 +135,7 @@ export function relay(options: RelayOptions): Relay {
     const gained = await leases.balance(new Set([...beside.keys()].flatMap(({ rows }) => rows.map((row) => row.partition))))
     if (gained.length === 0) return
     horizon.forget()
+    blocked = undefined
     maintainAt = 0
     failures.forgetAllBut(leases.held().map((lease) => lease.partition))
   }
@@ -142,16 +143,16 @@ export function relay(options: RelayOptions): Relay {
   async function maintain(): Promise<void> {
     const now = clock.monotonic()
     if (now < maintainAt || leases.held().length === 0) return
-    const { moved, restored, blocked: lanes } = await answered(queue.restore(db, leases.held(), onPark === 'skip-key'))
-    blocked = new Set(lanes)
-    for (const partition of restored) horizon.reset(partition)
+    const found = await answered(queue.restore(db, leases.held(), { skip: onPark === 'skip-key', known: blocked }))
+    blocked = found.blocked
+    for (const partition of found.restored) horizon.reset(partition)
     horizon.look(await answered(queue.horizon(db)))
     if (now >= longestAt) {
       longestAt = now + 10_000
       const longest = await answered(queue.longest(db, alarmMs))
       if (longest) alarm({ kind: 'long-transaction', ...longest })
     }
-    if (moved < restoreRows) maintainAt = now + maintainPolls * pollMs
+    if (found.moved < restoreRows) maintainAt = now + maintainPolls * pollMs
   }
 
   async function read(): Promise<{ rows: readonly Row[]; more: boolean }> {
@@ -186,10 +187,11 @@ export function relay(options: RelayOptions): Relay {
   async function turn(): Promise<boolean> {
     await settleAnswers()
     const { rows, more } = await read()
-    const waitingBehind = rows.filter((row) => blocked.has(row.lane))
+    const waits = (row: Row): boolean => row.id >= (blocked?.get(row.lane) ?? Infinity)
+    const waitingBehind = rows.filter(waits)
     if (waitingBehind.length > 0) await hold(waitingBehind.map(({ id, partition }) => ({ id, partition, state: 'blocked' })))
     const ours = new Set(leases.held().map((lease) => lease.partition)) // The look may have taken longer than the leases last.
-    const sends = failures.sends(rows.filter((row) => !blocked.has(row.lane) && ours.has(row.partition)))
+    const sends = failures.sends(rows.filter((row) => !waits(row) && ours.has(row.partition)))
     for (const one of sends) if (one.apart !== undefined) beside.set(one, publish(one).then(self.wake))
     for (const one of sends) if (one.apart === undefined) await publish(one)
     await settleAnswers()
@@ -241,7 +243,7 @@ export function relay(options: RelayOptions): Relay {
   function wasParked({ row, held: { error } }: Poison): void {
     failures.forget(row)
     parked++
-    if (onPark === 'block-key' && row.key !== undefined) blocked = new Set([...blocked, row.lane])
+    if (onPark === 'block-key' && row.key !== undefined) blocked = new Map(blocked).set(row.lane, Math.min(row.id, blocked?.get(row.lane) ?? Infinity))
     tell('onParked', { id: row.messageId, topic: row.topic, key: row.key, error: Object.assign(new Error(error.message), { code: error.code }) })
   }
 

@@ -5,6 +5,12 @@ const inboxVersion = 1
 /** What is published in sequence; a message without a key is a lane of its own. */
 const lane = `coalesce(topic || '/' || key, message_id)`
 
+/** The lane of a row that has a key. */
+export const keyed = (of = ''): string => `${of}topic || '/' || ${of}key`
+
+/** By which the rows of a lane are found among those set aside: a key may be too long for an index. */
+export const laneHash = (lane: string): string => `hashtextextended(${lane}, 0)`
+
 export interface Names {
   /** As given, for messages and the channel. */
   readonly label: string
@@ -15,6 +21,9 @@ export interface Names {
   readonly relays: string
   readonly sequence: string
   readonly next: string
+  readonly aside: string
+  /** As the catalogue has it. A number goes up with what the function, or an index made with it, is. */
+  readonly nextName: string
 }
 
 const identifier = /^[A-Za-z_][A-Za-z0-9_]{0,39}$/
@@ -37,7 +46,9 @@ export function outboxNames(schema: string, table: string): Names {
     leases: name('_leases'),
     relays: name('_relays'),
     sequence: name('_id_seq'),
-    next: name('_next'),
+    next: name('_next2'),
+    aside: name('_aside'),
+    nextName: `${table}_next2`,
   }
 }
 
@@ -96,7 +107,7 @@ ${lookUp(names)}
       error_message text,
       held_at timestamptz NOT NULL DEFAULT clock_timestamp()
     );
-    CREATE INDEX ON ${names.held} (partition, due_at);
+    CREATE INDEX ON ${names.held} (partition, due_at) WHERE due_at IS NOT NULL;
     CREATE TABLE ${names.leases} (
       partition smallint PRIMARY KEY,
       owner text,
@@ -105,9 +116,14 @@ ${lookUp(names)}
     ) WITH (fillfactor = 50);
     INSERT INTO ${names.leases} (partition) SELECT generate_series(0, ${partitions - 1});
     CREATE TABLE ${names.relays} (relay text PRIMARY KEY, expires_at timestamptz NOT NULL) WITH (fillfactor = 50);
-${nextFunction(names, partitions)}
   ELSIF version <> 'core-backend outbox ${outboxVersion}' THEN
     RAISE EXCEPTION 'table ${names.label} is not a core-backend outbox of version ${outboxVersion}: its comment says %', version;
+  END IF;
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = '${names.namespace}' AND p.proname = '${names.nextName}') THEN
+    CREATE INDEX ON ${names.held} (state, id) WHERE due_at IS NULL;
+    CREATE INDEX ON ${names.held} (${laneHash(keyed())}, id) WHERE due_at IS NULL AND key IS NOT NULL;
+${nextFunction(names, partitions)}
+${asideFunction(names)}
   END IF;
   SELECT count(*) INTO found FROM ${names.leases};
   IF found <> ${partitions} THEN
@@ -145,6 +161,16 @@ BEGIN
       ) AS r ORDER BY id LIMIT most;
   END IF;
 END $next$;`
+}
+
+/** The rows of a lane that are set aside, the oldest first, however many there are: a function for its settings too, as the planner would read all of them and sort. */
+function asideFunction(names: Names): string {
+  return `CREATE FUNCTION ${names.aside}(lane text, most integer) RETURNS TABLE (id bigint, partition smallint) LANGUAGE plpgsql STABLE
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET plan_cache_mode = force_generic_plan AS $aside$
+BEGIN
+  RETURN QUERY SELECT h.id, h.partition FROM ${names.held} h
+  WHERE ${laneHash(keyed('h.'))} = ${laneHash('lane')} AND h.due_at IS NULL AND h.key IS NOT NULL AND ${keyed('h.')} = lane ORDER BY h.id LIMIT most;
+END $aside$;`
 }
 
 export function inboxSchema(names: ReturnType<typeof inboxName>): string {

@@ -126,6 +126,23 @@ export interface LongTransaction {
   ageMs: number
 }
 
+/** Which of the freed rows come back. */
+export interface RestoreOptions {
+  readonly skip: boolean
+  /** The `blocked` of the last call under these leases, and of rows parked since. Undefined when there was none: then any lane may have rows aside. */
+  readonly known: ReadonlyMap<string, number> | undefined
+}
+
+/** What came back, and what stays aside. */
+export interface Restored {
+  /** How many rows came back. */
+  readonly moved: number
+  /** Partitions in which old ids reappeared. */
+  readonly restored: readonly number[]
+  /** Lanes that stay blocked, and from which id: what is older came back and may go, what is younger must wait. */
+  readonly blocked: ReadonlyMap<string, number>
+}
+
 /** From where nothing old can appear any more. */
 export interface HorizonView {
   /** With another one ids may begin anew, and a writer may have another name. */
@@ -136,7 +153,7 @@ export interface HorizonView {
   readonly writers: readonly string[]
 }
 
-/** Due rows that one `restore` brings back at most. */
+/** Due rows, and freed ones, that one `restore` brings back at most. */
 export const restoreRows = 1_000
 
 /** What the relay does to rows. */
@@ -146,10 +163,10 @@ export interface QueueStore {
   /** Sets rows aside, as far as the lease still holds. Returns the ids that were moved. */
   hold(db: SqlClient, leases: readonly Lease[], rows: readonly Held[]): Promise<readonly number[]>
   /**
-   * Under the leases: brings due rows (at most `restoreRows`, the first due first) back at the end of their lane, and released rows with those behind them at their old place.
-   * Returns how many came back, the partitions in which old ids reappeared, and the lanes that stay blocked. With `skip` no lane is kept back.
+   * Under the leases: brings due rows (the first due first) back at the end of their lane, and released rows with those behind them at their old place, at most
+   * `restoreRows` of each. With `skip` no lane is kept back.
    */
-  restore(db: SqlClient, leases: readonly Lease[], skip: boolean): Promise<{ restored: readonly number[]; moved: number; blocked: readonly string[] }>
+  restore(db: SqlClient, leases: readonly Lease[], options: RestoreOptions): Promise<Restored>
   horizon(db: SqlClient): Promise<HorizonView>
   /** The longest transaction of at least `ageMs`, if the store has any. */
   longest(db: SqlClient, ageMs: number): Promise<LongTransaction | undefined>
