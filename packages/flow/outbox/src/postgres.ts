@@ -2,7 +2,7 @@ import type { SqlClient, Transaction } from '#internal/sql'
 import { OutboxSchemaError } from './errors.ts'
 import { columns, given, leaseOf, leaseParams, restorer } from './postgres-restore.ts'
 import { keyed, laneHash, outboxNames, outboxSchema } from './schema.ts'
-import type { Held, Lease, LeaseStore, NewRow, OutboxStore, QueueStore, Row, RowStore } from './store.ts'
+import type { Held, LeaseStore, NewRow, OutboxStore, QueueStore, Row, RowStore } from './store.ts'
 
 // Every operation is one statement, so that it is atomic on a pool, on PGlite's single connection and through pgbouncer in transaction mode.
 // int8 leaves as text: `pg` and PGlite read it differently.

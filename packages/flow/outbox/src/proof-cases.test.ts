@@ -136,14 +136,14 @@ export async function plan(h: Harness, backlog: number): Promise<void> {
       )
       return rows[0] as { seq: number; idx: number }
     }
-    const turn = async (when: string): Promise<void> => {
+    const turn = async (when: string, lanes: readonly string[] = []): Promise<void> => {
       notices.length = 0
       await client.query('BEGIN')
       await client.query(
         "SET LOCAL auto_explain.log_min_duration = 0; SET LOCAL auto_explain.log_analyze = on; SET LOCAL auto_explain.log_nested_statements = on; SET LOCAL client_min_messages = 'log'",
       )
       const before = await counters()
-      const rows = await queue.next(client, { done, from, except: { lanes: [], topics: [] }, limit: 500, limitBytes: 1e9 })
+      const rows = await queue.next(client, { done, from, except: { lanes, topics: [] }, limit: 500, limitBytes: 1e9 })
       const read = await counters()
       await client.query('COMMIT')
       done = rows
@@ -154,6 +154,7 @@ export async function plan(h: Harness, backlog: number): Promise<void> {
       assert.ok(/Merge Append\s[\s\S]*Index Scan using outbox_pkey/.test(plans), `${when}: no ordered index scans in ${plans.slice(0, 5_000)}`)
       const [other] = /Seq Scan|Bitmap Heap Scan|Sort Method|Hash Join/.exec(plans) ?? []
       assert.equal(other, undefined, when)
+      if (lanes.length > 0) assert.match(plans, /hashed SubPlan/, `${when}: each row is compared with each lane`)
     }
     await client.query("LOAD 'auto_explain'")
     await client.query(`ANALYZE ${h.schema}.outbox`)
@@ -161,6 +162,10 @@ export async function plan(h: Harness, backlog: number): Promise<void> {
     for (let i = 0; i < 8; i++) await turn(`analyzed when empty, turn ${i}`)
     await client.query(`ANALYZE ${h.schema}.outbox`)
     await turn('analyzed when full')
+    await turn(
+      'lanes left out',
+      Array.from({ length: 1_000 }, (_, i) => `other/${i}`),
+    )
     await client.query(`DELETE FROM ${h.schema}.outbox WHERE id % 10000 <> 0`)
     await client.query(`VACUUM ANALYZE ${h.schema}.outbox`)
     await fill(backlog)
