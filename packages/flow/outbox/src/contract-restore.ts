@@ -1,5 +1,5 @@
 import type { Restored, Row } from './store.ts'
-import { define, equal, message, type ContractCase } from './contract-tools.ts'
+import { define, empty, equal, message, moving, recorder, refused, text, type ContractCase } from './contract-tools.ts'
 
 /** What was set aside comes back in order, however much it is. */
 export const restoreCases: readonly ContractCase[] = [
@@ -83,5 +83,26 @@ export const restoreCases: readonly ContractCase[] = [
       equal(await step(), [2, []], `freed by a discard, seen by ${what}`)
     }
     equal((await h.outbox.counts(h.db)).blocked, 0, 'left')
+  }),
+
+  define('a message without a key has nothing to do with a key that its id looks like', async (h, { start, until }) => {
+    const broker = recorder((m) => (m.key === '1' ? refused(false) : undefined))
+    await start(moving(h, broker, { maxAttempts: 1 }))
+    await h.transaction((tx) => h.outbox.add(tx, message('1', 'poison')))
+    await until(async () => (await h.outbox.counts(h.db)).parked === 1, 'the key to be blocked')
+    await h.transaction((tx) => h.outbox.add(tx, { ...message(undefined, 'free'), id: 'contract/1' }))
+    await until(async () => (await empty(h)) && (await h.outbox.counts(h.db)).blocked === 0, 'the other to be taken up')
+    equal(broker.texts(), ['free'], 'published')
+  }),
+
+  define('a look leaves out a message without a key by its own lane alone', async (h) => {
+    const { queue } = h.outbox.store
+    const from = Array.from({ length: 16 }, (_, partition) => ({ partition, low: 0 }))
+    const look = (lanes: readonly string[]): Promise<readonly Row[]> =>
+      queue.next(h.db, { done: [], from, except: { lanes, topics: [] }, limit: 9, limitBytes: 1e9 })
+    await h.transaction((tx) => h.outbox.add(tx, [message('1', 'keyed'), { ...message(undefined, 'bare'), id: 'contract/1' }]))
+    const [keyed, bare] = await look([])
+    equal((await look([keyed!.lane])).map(text), ['bare'], 'without the key')
+    equal((await look([bare!.lane])).map(text), ['keyed'], 'without the other')
   }),
 ]

@@ -91,7 +91,7 @@ export function memoryStore(options: { clock?: Clock; partitions?: number } = {}
   }
 
   function toStored(row: NewRow): StoredRow {
-    const lane = row.key === undefined ? row.messageId : `${row.topic}/${row.key}`
+    const lane = row.key === undefined ? `/${row.messageId}` : `${row.topic}/${row.key}`
     return {
       id: ++sequence,
       partition: hash(lane) % partitions,

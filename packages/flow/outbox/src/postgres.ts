@@ -306,7 +306,7 @@ function toRow(row: RawRow): Row {
   return {
     id: Number(row.id),
     partition: row.partition,
-    lane: row.key === null ? row.message_id : `${row.topic}/${row.key}`,
+    lane: row.key === null ? `/${row.message_id}` : `${row.topic}/${row.key}`,
     messageId: row.message_id,
     topic: row.topic,
     key: row.key ?? undefined,

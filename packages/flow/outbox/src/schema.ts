@@ -2,8 +2,8 @@
 const outboxVersion = 2
 const inboxVersion = 1
 
-/** What is published in sequence; a message without a key is a lane of its own. */
-const lane = `coalesce(topic || '/' || key, message_id)`
+/** What is published in sequence; a message without a key is a lane of its own, and no topic is empty. */
+const lane = `coalesce(topic || '/' || key, '/' || message_id)`
 
 /** The lane of a row that has a key. */
 export const keyed = (of = ''): string => `${of}topic || '/' || ${of}key`
@@ -82,7 +82,7 @@ export function outboxSchema(names: Names, partitions: number): string {
       timestamp timestamptz,
       dedupe_id text,
       created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-      partition smallint NOT NULL GENERATED ALWAYS AS (hashtext(${lane}) & ${partitions - 1}) STORED`
+      partition smallint NOT NULL GENERATED ALWAYS AS (hashtext(coalesce(topic || '/' || key, message_id)) & ${partitions - 1}) STORED`
   return `DO $outbox$
 DECLARE
   version text;

@@ -19,7 +19,7 @@ export interface Row {
   id: number
   /** The lane's hash, modulo the number of partitions. */
   partition: number
-  /** What is published in sequence: topic and key; a message without a key is a lane of its own. */
+  /** What is published in sequence: topic and key; a message without a key is a lane of its own, which is no other's whatever its id. */
   lane: string
   messageId: string
   topic: string
