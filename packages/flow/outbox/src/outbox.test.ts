@@ -23,6 +23,27 @@ test('clients fit, and what is no transaction is refused', async () => {
   assert.throws(() => outbox.publisher(pool as never), TypeError)
 })
 
+test('rows are added by the thousand, or as many as reach 8 MiB', async () => {
+  const counts: number[] = []
+  const tx: SqlClient = {
+    query: async (text) => {
+      counts.push(text.split('), (').length)
+      return { rows: [] }
+    },
+  }
+  const sized = (bytes: number, more?: Partial<OutboxMessage>): OutboxMessage => ({ topic: 't', value: new Uint8Array(bytes), ...more })
+  const outbox = createOutbox()
+  const added = async (rows: OutboxMessage[]): Promise<number[]> => {
+    counts.length = 0
+    await outbox.add(tx, rows)
+    return [...counts]
+  }
+  const many = (n: number, bytes: number, more?: Partial<OutboxMessage>): OutboxMessage[] => Array.from({ length: n }, () => sized(bytes, more))
+  assert.deepEqual(await added(many(2_001, 10)), [1_000, 1_000, 1])
+  assert.deepEqual(await added(many(20, 1_000_000)), [9, 9, 2], 'the row that reaches it is the last')
+  assert.deepEqual(await added([...many(1_002, 10), ...many(9, 1_000_000, { deliverAt: 0 })]), [1_000, 2, 9])
+})
+
 describe('a message that no broker would take fails at add, by name', () => {
   const memory = memoryStore()
   const outbox = createOutbox({ store: memory.outbox, maxMessageBytes: 100 })

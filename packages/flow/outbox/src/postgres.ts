@@ -7,8 +7,9 @@ import type { Held, LeaseStore, NewRow, OutboxStore, QueueStore, Row, RowStore }
 // Every operation is one statement, so that it is atomic on a pool, on PGlite's single connection and through pgbouncer in transaction mode.
 // int8 leaves as text: `pg` and PGlite read it differently.
 
-/** Rows of one INSERT. */
+/** Rows of one INSERT, and their bytes: the row that reaches them is the last. */
 const chunk = 1_000
+const chunkBytes = 8_388_608
 
 /** Ms as an interval. */
 export const ms = (param: string): string => `(${param}::float8 * interval '1 millisecond')`
@@ -19,6 +20,18 @@ export const at = (param: string): string => `to_timestamp(${param}::float8 / 10
 export function postgresStore(options: { schema: string; table: string; partitions: number; notify: boolean }): OutboxStore {
   const names = outboxNames(options.schema, options.table)
   return { rows: rowStore(names, options), leases: leaseStore(names), queue: queueStore(names) }
+}
+
+function* chunks(rows: readonly NewRow[]): Generator<readonly NewRow[]> {
+  let from = 0
+  let bytes = 0
+  for (const [i, { value, headers = '' }] of rows.entries()) {
+    bytes += value.length + headers.length
+    if (i + 1 - from < chunk && bytes < chunkBytes && i + 1 < rows.length) continue
+    yield rows.slice(from, i + 1)
+    from = i + 1
+    bytes = 0
+  }
 }
 
 /** What PostgreSQL says when a table, schema, column or function of ours is not there. */
@@ -47,8 +60,8 @@ function rowStore(names: ReturnType<typeof outboxNames>, { partitions, notify }:
     async add(tx, rows) {
       const delayed = rows.filter(({ deliverAt }) => deliverAt !== undefined)
       const ready = delayed.length === 0 ? rows : rows.filter(({ deliverAt }) => deliverAt === undefined)
-      for (let i = 0; i < ready.length; i += chunk) await insert(tx, ready.slice(i, i + chunk), false)
-      for (let i = 0; i < delayed.length; i += chunk) await insert(tx, delayed.slice(i, i + chunk), true)
+      for (const some of chunks(ready)) await insert(tx, some, false)
+      for (const some of chunks(delayed)) await insert(tx, some, true)
     },
 
     async counts(db) {
