@@ -63,7 +63,7 @@ export interface LoggedEvent extends Position {
 
 /** The events of each tenant in an order that stays: nothing ever comes before what was read. */
 export interface EventLog {
-  /** Behind the event with that id, or where a position with that `txid` was when there was no event yet; behind all that there are without one; before all that are kept when it is not known. */
+  /** Behind the event with that id; behind all that there are without one; before all that are kept when it is not known. */
   position(tenant: string, id: string | undefined): Promise<Position>
   /** What comes next: `limit` events at most, and none after the one with which they have `limitBytes`. */
   after(tenant: string, position: Position, limit: number, limitBytes: number): Promise<readonly LoggedEvent[]>

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import type { Position } from '../application/ports.ts'
 import { freshDatabase } from './database.fixture.ts'
 import { adoptEvents, eventLog, forgetOldEvents } from './event-log.ts'
 import { createTables } from './schema.ts'
@@ -31,14 +32,41 @@ test('the log has one order, which no event gets in front of later: not one that
   assert.deepEqual(await seen(await log.position('acme', id(2))), [id(9), id(1), id(5)], 'all that are kept')
   assert.deepEqual(await seen(await log.position('globex', id(9)), 'globex'), [])
 
-  assert.deepEqual(await seen(await log.position('acme', begin.txid)), [id(9), id(1), id(5)], 'a place says where to go on, too')
-  assert.deepEqual(await seen(await log.position('acme', (await log.position('acme', undefined)).txid)), [])
-  assert.deepEqual(await seen(await log.position('globex', begin.txid), 'globex'), [])
-  assert.deepEqual(await seen(await log.position('acme', '18446744073709551615')), [id(9), id(1), id(5)], 'no transaction of this server')
+  assert.deepEqual(await seen(await log.position('acme', begin.id)), [id(9), id(1), id(5)], 'a place says where to go on, too')
+  assert.deepEqual(await seen(await log.position('acme', (await log.position('acme', undefined)).id)), [])
+  assert.deepEqual(await seen(await log.position('globex', begin.id), 'globex'), [])
 
   await db.query("UPDATE tenant_acme.events SET written_at = now() - interval '24 hours 1 second' WHERE id = $1", [id(9)])
   await forgetOldEvents(db, ['acme', 'globex'])
   assert.deepEqual(await seen(), [id(1), id(5)])
+})
+
+test('a stream that begins stands behind an event, and not where transactions are that a crash of the server takes back, with their numbers', async (t) => {
+  const db = await freshDatabase(t)
+  await createTables(db, ['acme'], [])
+  const log = eventLog(db)
+  const insert = (n: number, txid: string): Promise<unknown> =>
+    db.query("INSERT INTO tenant_acme.events (id, txid, name, activity) VALUES ($1, $2::text::xid8, 'activity.created', '{}')", [id(n), txid])
+  /** The number of a transaction that is rolled back. */
+  const lost = async (): Promise<string> => {
+    let txid = ''
+    const rollback = db.transaction(async (tx) => {
+      const { rows } = await tx.query('SELECT pg_current_xact_id()::text AS txid')
+      txid = (rows[0] as { txid: string }).txid
+      throw new Error('rolled back')
+    })
+    await assert.rejects(rollback, /rolled back/)
+    return txid
+  }
+  const seen = async (from: Position): Promise<string[]> => (await log.after('acme', from, 500, 1_000_000)).map((event) => event.id)
+
+  for (const n of [1, 2]) {
+    const again = await lost()
+    const begin = await log.position('acme', undefined)
+    await insert(n, again)
+    assert.deepEqual(await seen(begin), [id(n)])
+    assert.deepEqual(await seen(await log.position('acme', begin.id)), [id(n)])
+  }
 })
 
 test('events of a transaction that is still to come, as after a restore, are moved to the end, and no others', async (t) => {

@@ -1,4 +1,4 @@
-import type { EventLog, LoggedEvent, Logger } from '../application/ports.ts'
+import type { EventLog, LoggedEvent, Logger, Position } from '../application/ports.ts'
 import type { Database } from './database.ts'
 import { forget } from './forget.ts'
 import { schemaOf } from './schema.ts'
@@ -6,28 +6,22 @@ import { schemaOf } from './schema.ts'
 /** How long `/events` goes on from an event. */
 const keptFor = "interval '24 hours'"
 
-const noId = '00000000-0000-0000-0000-000000000000'
-/** Before all transactions. */
-const beginning = '0'
+/** Before all events; a stream that begins when there is none yet gets this id. */
+export const beginning: Position = { txid: '0', id: '00000000-0000-0000-0000-000000000000' }
 /** Transactions below this one have all ended. */
 const horizon = 'pg_snapshot_xmin(pg_current_snapshot())'
 
 /** The log that requests write. An event is in it once no transaction is open that began to write before its own: such a one could still come before it. */
 export function eventLog(db: Database): EventLog {
-  const one = async (text: string, values?: unknown[]): Promise<string> => {
-    const { rows } = await db.query(text, values)
-    return (rows as { txid: string | null }[])[0]?.txid ?? beginning
-  }
   return {
     async position(tenant, id) {
-      if (id === undefined) return { txid: await one(`SELECT ${horizon}::text AS txid`), id: noId }
-      if (/^\d+$/.test(id)) {
-        // One that is still to come is of another server: nothing would be behind it.
-        const txid = await one(`SELECT CASE WHEN $1::text::xid8 <= ${horizon} THEN $1::text END AS txid`, [id])
-        return { txid, id: noId }
-      }
-      const txid = await one(`SELECT txid::text FROM ${schemaOf(tenant)}.events WHERE id = $1`, [id])
-      return { txid, id: txid === beginning ? noId : id }
+      const events = `SELECT txid::text, id FROM ${schemaOf(tenant)}.events`
+      // Behind an event, which stays, and not at the horizon itself: a crash takes back numbers of transactions that wrote nothing, and they are given out again.
+      const { rows } =
+        id === undefined
+          ? await db.query(`${events} WHERE txid < ${horizon} ORDER BY events.txid DESC, id DESC LIMIT 1`)
+          : await db.query(`${events} WHERE id = $1`, [id])
+      return (rows as Position[])[0] ?? beginning
     },
 
     async after(tenant, { txid, id }, limit, limitBytes) {

@@ -52,7 +52,7 @@ function read(stream: ReadableStream<Uint8Array>): { got: string[]; text: () => 
       if (done) return got.push('end')
       const chunk = Buffer.from(value).toString()
       text += chunk
-      got.push(...Array.from(chunk.matchAll(/^id: (event-.*)$/gm), ([, id]) => id!))
+      got.push(...Array.from(chunk.matchAll(/^id: (event-.*)\nevent: /gm), ([, id]) => id!))
     }
   })()
   return { got, text: () => text, cancel: () => reader.cancel() }
@@ -75,7 +75,7 @@ test("each listener gets its tenant's events from now on, as server-sent events"
     live.wake('globex')
     await waitUntil(() => acme.got.length === 1 && globex.got.length === 1)
     assert.deepEqual([acme.got, globex.got], [['event-2'], ['event-3']])
-    assert.equal(acme.text(), `retry: 1000\nid: 1\n\nid: event-2\nevent: activity.created\ndata: ${JSON.stringify(activity)}\n\n`)
+    assert.equal(acme.text(), `retry: 1000\nid: event-1\n\nid: event-2\nevent: activity.created\ndata: ${JSON.stringify(activity)}\n\n`)
     assert.equal(live.listeners, 2)
   })
 })

@@ -22,12 +22,12 @@ export interface LiveOptions {
 export interface Live {
   /** There are new events of the tenant: its listeners look at once. */
   wake(tenant: string): void
-  /** A stream that begins now, with an id that says when, or after the event that its client saw last: each event once, in the order of the log, as fast as it is read. Rejects when it cannot find out where now is, and with `HttpError` when the tenant has its most. */
+  /** A stream that begins now, with the id of the last event before it, or after the event that its client saw last: each event once, in the order of the log, as fast as it is read. Rejects when it cannot find out where now is, and with `HttpError` when the tenant has its most. */
   open(tenant: string, lastEventId: string | undefined): Promise<ReadableStream<Uint8Array>>
   readonly listeners: number
   /** Resolves once somebody listens, or nobody does, or `signal` aborts. */
   audience(present: boolean, signal: AbortSignal): Promise<void>
-  /** Ends every stream; clients that come back bring the id of the last event that they saw, or that of the beginning. */
+  /** Ends every stream; clients that come back bring the last id that they saw. */
   close(): void
 }
 
@@ -149,7 +149,7 @@ export function createLive({ log, logger, heartbeatMs = 15_000, pollMs = 1_000, 
             if (closed.aborted) return listener.end()
             listeners.add(listener)
             comings.emit('change')
-            controller.enqueue(utf8.encode(lastEventId === undefined ? `retry: 1000\nid: ${position!.txid}\n\n` : 'retry: 1000\n\n'))
+            controller.enqueue(utf8.encode(lastEventId === undefined ? `retry: 1000\nid: ${position!.id}\n\n` : 'retry: 1000\n\n'))
           },
           // Called when the reader wants more: a slow one is behind, and costs no memory.
           async pull(controller) {

@@ -1,6 +1,7 @@
 import { z } from 'zod'
 import type { ActivityFilter } from '../../application/ports.ts'
 import { activityTypes } from '../../domain/activity.ts'
+import { beginning } from '../../infrastructure/event-log.ts'
 import { badField, HttpError } from './problem.ts'
 
 const uuid = /^[\da-f]{8}-[\da-f]{4}-[\da-f]{4}-[\da-f]{4}-[\da-f]{12}$/i
@@ -28,14 +29,10 @@ export function readIdempotencyKey({ headers }: Request): string | undefined {
   return key
 }
 
-/** The number of a transaction, which has 64 bits. */
-const isPlace = (id: string): boolean => /^(0|[1-9]\d{0,19})$/.test(id) && BigInt(id) < 2n ** 64n
-
 export function readLastEventId({ headers }: Request): string | undefined {
   const id = headers.get('last-event-id')
   if (id === null || id === '') return undefined
-  if (!uuidv7.test(id) && !isPlace(id))
-    throw badField('Last-Event-ID', `must be the id of an event, or that with which a stream began, got ${JSON.stringify(id.slice(0, 100))}`)
+  if (!uuidv7.test(id) && id !== beginning.id) throw badField('Last-Event-ID', `must be an id that a stream gave, got ${JSON.stringify(id.slice(0, 100))}`)
   return id
 }
 
