@@ -72,8 +72,8 @@ export async function startActivelog(
     // Outbox and inbox: events commit with the data they speak of, and have their effects once.
     const outbox = createOutbox({ schema: sharedSchema })
     const inbox = createInbox({ schema: sharedSchema })
-    await createTables(background, tenants, [outbox.schema(), inbox.schema()])
-    await adoptEvents(background, tenants, logger)
+    await createTables(background, tenants, [outbox.schema(), inbox.schema()], { logger, signal })
+    await adoptEvents(background, tenants, logger, { signal })
 
     // The broker, on which every event waits for the workers from its first day.
     const broker = opened(await openBroker({ url: settings.brokerUrl, database: background, listenUrl: server ? undefined : url, logger }))

@@ -1,7 +1,9 @@
+import type { Transaction } from '@core-backend/internal/sql'
 import type { EventLog, LoggedEvent, Logger, Position } from '../application/ports.ts'
 import type { Database } from './database.ts'
 import { forget } from './forget.ts'
 import { schemaOf } from './schema.ts'
+import { type WaitOptions, whenFree } from './when-free.ts'
 
 /** How long `/events` goes on from an event. */
 const keptFor = "interval '24 hours'"
@@ -48,16 +50,18 @@ export async function forgetOldEvents(db: Database, tenants: readonly string[], 
  * A dump that was restored into another server has events of transactions that are still to come there: nobody would see them, nor what is written behind
  * them, for as long as that takes. They are taken for events of now, in the order of their ids. On the server that wrote them there are none.
  */
-export async function adoptEvents(db: Database, tenants: readonly string[], logger: Logger): Promise<void> {
+export async function adoptEvents(db: Database, tenants: readonly string[], logger: Logger, options: Omit<WaitOptions, 'logger'> = {}): Promise<void> {
   for (const tenant of tenants) {
-    const adopted = await db.transaction(async (tx) => {
+    const schema = schemaOf(tenant)
+    const adopt = async (tx: Transaction): Promise<number> => {
       await tx.query("SELECT pg_advisory_xact_lock(hashtextextended('activelog events', 0))")
       const { rows } = await tx.query(
-        `WITH adopted AS (UPDATE ${schemaOf(tenant)}.events SET txid = pg_current_xact_id() WHERE txid >= pg_snapshot_xmax(pg_current_snapshot()) RETURNING 1)
+        `WITH adopted AS (UPDATE ${schema}.events SET txid = pg_current_xact_id() WHERE txid >= pg_snapshot_xmax(pg_current_snapshot()) RETURNING 1)
          SELECT count(*)::integer AS n FROM adopted`,
       )
       return (rows[0] as { n: number }).n
-    })
+    }
+    const adopted = await whenFree(db, schema, adopt, { logger, ...options })
     if (adopted > 0)
       logger.warn({ table: `tenant_${tenant}.events`, events: adopted }, 'Events of another server, as after restoring a dump, now stand last in the log')
   }

@@ -1,5 +1,7 @@
+import { hash } from 'node:crypto'
 import { isTenantName } from '../domain/tenant.ts'
 import type { Database } from './database.ts'
+import { type WaitOptions, whenFree } from './when-free.ts'
 
 /** Holds what all tenants share: outbox, inbox and the broker's tables. */
 export const sharedSchema = 'activelog'
@@ -20,15 +22,33 @@ export function statementsOn<T>(make: (schema: string) => T): (tenant: string) =
   }
 }
 
-/** Makes what is missing. Any number of processes may do so at once: IF NOT EXISTS alone would fail for some of them. */
-export async function createTables(db: Database, tenants: readonly string[], shared: readonly string[]): Promise<void> {
-  await db.transaction(async (tx) => {
-    await tx.query("SELECT pg_advisory_xact_lock(hashtextextended('activelog tables', 0))")
-    await tx.query('SET LOCAL client_min_messages = warning')
-    await tx.query(`CREATE SCHEMA IF NOT EXISTS "${sharedSchema}"`)
-    for (const sql of shared) await tx.query(sql)
-    for (const tenant of tenants) await tx.query(tenantTables(schemaOf(tenant)))
-  })
+/**
+ * Makes what is missing, and where nothing is takes no lock: an index that is there would still be waited for, behind whoever writes, and all who write behind it.
+ * Any number of processes may do so at once: IF NOT EXISTS alone would fail for some of them.
+ */
+export async function createTables(db: Database, tenants: readonly string[], shared: readonly string[], options?: WaitOptions): Promise<void> {
+  const make = (what: string, statements: readonly string[]): Promise<void> =>
+    whenFree(
+      db,
+      what,
+      async (tx) => {
+        await tx.query("SELECT pg_advisory_xact_lock(hashtextextended('activelog tables', 0))")
+        await tx.query('SET LOCAL client_min_messages = warning')
+        for (const sql of statements) await tx.query(sql)
+      },
+      options,
+    )
+  await make(sharedSchema, shared) // each looks first, too
+  const { rows } = await db.query(
+    `SELECT obj_description(to_regclass(schema || '.activities'), 'pg_class') AS comment FROM unnest($1::text[]) WITH ORDINALITY AS of(schema, n) ORDER BY n`,
+    [tenants.map(schemaOf)],
+  )
+  for (const [n, tenant] of tenants.entries()) {
+    const schema = schemaOf(tenant)
+    const sql = tenantTables(schema)
+    const made = `activelog ${hash('sha256', sql, 'base64url')}`
+    if ((rows as { comment: string | null }[])[n]?.comment !== made) await make(schema, [sql, `COMMENT ON TABLE ${schema}.activities IS '${made}'`])
+  }
 }
 
 function tenantTables(schema: string): string {
