@@ -17,6 +17,7 @@ import { timed } from './infrastructure/timed.ts'
 import { createTables, schemaOf, sharedSchema } from './infrastructure/schema.ts'
 import type { ActivelogSettings } from './infrastructure/settings.ts'
 import { type Activelog, runCommand, type StartOptions } from './interfaces/command.ts'
+import { oneAtATime } from './interfaces/http/health.ts'
 import { createLive } from './interfaces/http/live.ts'
 import { createMetrics } from './interfaces/http/metrics.ts'
 import { starting } from './interfaces/http/problem.ts'
@@ -62,11 +63,13 @@ export async function startActivelog(
     if (!server) await reachable(url, { signal })
     signal?.throwIfAborted()
     const { watch, logger } = watchOutage(url, log)
-    // Two pools, so that requests in a crowd cannot hold up the renewal of a lease.
+    // Three pools, so that requests in a crowd cannot hold up the renewal of a lease, nor either of them the question how things are. Who waits for a lock of
+    // somebody else's gives up before a silence would count as an outage; a handler that waits holds up all streams of the server, so it soon runs again instead.
     const requests = opened(openDatabase(url, { name: 'activelog requests', lockMs: 2_000, watch }))
-    const background = opened(openDatabase(url, { name: 'activelog background', max: 24, watch }))
+    const background = opened(openDatabase(url, { name: 'activelog background', max: 24, lockMs: 3_000, watch }))
+    const checks = opened(openDatabase(url, { name: 'activelog checks', max: 2, lockMs: 1_000, silenceMs: 10_000, watch }))
     /** What waits for a database that says nothing fails then, and ends. */
-    const cutOff = (): void => void Promise.all([requests.close(), background.close()])
+    const cutOff = (): void => void Promise.all([requests.close(), background.close(), checks.close()])
     signal?.addEventListener('abort', cutOff)
 
     // Outbox and inbox: events commit with the data they speak of, and have their effects once.
@@ -109,19 +112,23 @@ export async function startActivelog(
     if (live) opened(broadcast(broker, live, logger))
 
     /** Asks beside the requests: a crowd that waits for one tenant's lock has all their connections, and the others are still served. */
-    const database = async (): Promise<{ status: string }> => {
-      const { rows } = await background.query(`SELECT current_setting('transaction_read_only') AS "readOnly"`)
+    const database = oneAtATime(async (): Promise<{ status: string }> => {
+      const { rows } = await checks.query(`SELECT current_setting('transaction_read_only') AS "readOnly"`)
       if ((rows[0] as { readOnly: string }).readOnly === 'on') throw new Error('The database takes no writes, as a standby does')
       return { status: 'ok' }
-    }
+    })
+    const counts = oneAtATime(() => outbox.counts(checks))
+    const lag = oneAtATime(() => broker.lag(topic, group))
+    const brokerHealth = oneAtATime(() => broker.health())
+    const letters = broker.deadLetters(topic, group)
     /** Counted in the rows: it is the truth also where this process has no relay, and while the relay has nothing in hand. */
     const waiting = async (): Promise<{ status: string }> => {
-      const counts = await outbox.counts(background)
-      return { status: counts.oldestAgeMs < staleMs && counts.parked === 0 ? 'ok' : 'degraded', ...counts }
+      const found = await counts()
+      return { status: found.oldestAgeMs < staleMs && found.parked === 0 ? 'ok' : 'degraded', ...found }
     }
     /** Events that wait for workers, of whatever process, while there is none. */
     const handling = async (): Promise<{ status: string; messages: number; members: number }> => {
-      const { messages, members } = await broker.lag(topic, group)
+      const { messages, members } = await lag()
       return { status: messages > 0 && members === 0 ? 'degraded' : 'ok', messages, members }
     }
     const relaying =
@@ -140,13 +147,13 @@ export async function startActivelog(
       },
       checks: {
         // Requests need the database alone: what they write is published whenever the broker is back.
-        ready: role === 'api' || role === 'all' ? { database } : { database, broker: broker.health },
-        health: { database, broker: broker.health, outbox: waiting, workers: handling, ...(relaying && { relay: relaying }) },
+        ready: role === 'api' || role === 'all' ? { database } : { database, broker: brokerHealth },
+        health: { database, broker: brokerHealth, outbox: waiting, workers: handling, ...(relaying && { relay: relaying }) },
       },
       metrics: createMetrics({
-        outbox: () => outbox.counts(background),
-        lag: async () => (await broker.lag(topic, group)).messages,
-        deadLetters: () => broker.deadLetters(topic, group).count(),
+        outbox: counts,
+        lag: async () => (await lag()).messages,
+        deadLetters: oneAtATime(() => letters.count()),
         ...(relay && { relayPublished: () => relay.stats().published }),
         ...(working && { handlers: working.processor.metrics }),
         ...(live && { listeners: () => live.listeners }),

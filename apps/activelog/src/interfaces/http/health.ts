@@ -8,9 +8,18 @@ export interface HealthReport {
   readonly checks: Record<string, { readonly status: string }>
 }
 
+/** Who asks while the question is under way gets the same answer: one that does not come keeps one connection, however many want it. */
+export function oneAtATime<T>(ask: () => Promise<T>): () => Promise<T> {
+  let asked: Promise<T> | undefined
+  return () => (asked ??= ask().finally(() => (asked = undefined)))
+}
+
+/** For an answer, to health and to metrics. */
+export const patienceMs = 2_000
+
 /** Asks all at once, each for two seconds at most. What is down takes all down; errors are told in one line. */
 export async function healthOf(checks: Record<string, Check>): Promise<HealthReport> {
-  const signal = AbortSignal.timeout(2_000)
+  const signal = AbortSignal.timeout(patienceMs)
   const results = await Promise.all(
     Object.entries(checks).map(async ([name, check]) => {
       const late = new Promise<never>((_, reject) => signal.addEventListener('abort', () => reject(new Error('no answer')), { once: true }))

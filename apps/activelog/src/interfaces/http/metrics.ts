@@ -1,7 +1,10 @@
 import type { ProcessorMetrics } from '@core-backend/events'
+import { enough } from '@core-backend/internal/abort'
+import { type Clock, systemClock } from '@core-backend/internal/clock'
 import { collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import { patienceMs } from './health.ts'
 
-/** What is asked for at each scrape; each may fail on its own. */
+/** What is asked for at each scrape; each may fail on its own, or be late, and then keeps its last value. */
 export interface MetricSources {
   outbox?: () => Promise<{ pending: number; oldestAgeMs: number; parked: number }>
   lag?: () => Promise<number>
@@ -18,7 +21,7 @@ export interface Metrics {
   readonly contentType: string
 }
 
-export function createMetrics(sources: MetricSources): Metrics {
+export function createMetrics(sources: MetricSources, { clock = systemClock }: { clock?: Clock } = {}): Metrics {
   const registry = new Registry()
   const registers = [registry]
   const process = new Registry()
@@ -70,7 +73,10 @@ export function createMetrics(sources: MetricSources): Metrics {
   return {
     observe: (method, route, status, seconds) => requests.observe({ method, route, status }, seconds),
     async render() {
-      await Promise.allSettled(reads.map((read) => read()))
+      const answered = new AbortController()
+      const late = clock.sleep(patienceMs, { signal: answered.signal }).catch(() => {})
+      await Promise.race([Promise.allSettled(reads.map((read) => read())), late])
+      answered.abort(enough)
       // What is the service's own stands first, where somebody who reads it looks.
       return `${await registry.metrics()}\n${await process.metrics()}`
     },
