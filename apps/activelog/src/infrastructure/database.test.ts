@@ -97,6 +97,37 @@ test('a connection that goes silent fails what waits for it, and the server give
   await waitUntil(() => db.query('SELECT 1').catch(() => undefined), { what: 'an answer' })
 })
 
+test('a commit whose answer is lost is told from one that was not sent, or that the server refused', async (t) => {
+  const test = await openTestDatabase('pg18')
+  const proxy = await tcpProxy(Number(new URL(test.url!).port))
+  const db = openDatabase(Object.assign(new URL(test.url!), { port: String(proxy.port) }).href, { name: 'test' })
+  t.after(async () => {
+    await proxy.close()
+    await db.close()
+    await test.close()
+  })
+  await test.client.query('CREATE TABLE one (id int PRIMARY KEY DEFERRABLE INITIALLY DEFERRED)')
+  const insert = db.transaction(async (tx) => {
+    await tx.query('INSERT INTO one VALUES (1)')
+    proxy.stall('toClient')
+  })
+  insert.catch(() => {})
+  await waitUntil(async () => (await test.client.query('SELECT FROM one')).rows.length === 1)
+  proxy.reset()
+  proxy.pass()
+  await assert.rejects(insert, (error: Error) => (error as { code?: string }).code === 'ERR_ACTIVELOG_COMMIT_LOST' && isUnavailable(error.cause))
+
+  await assert.rejects(
+    db.transaction((tx) => tx.query('INSERT INTO one VALUES (1)')),
+    { code: '23505' },
+  )
+  const early = db.transaction(async (tx) => {
+    proxy.reset()
+    await tx.query('SELECT 1')
+  })
+  await assert.rejects(early, (error: Error) => isUnavailable(error))
+})
+
 test('a server that admits and then says nothing is told by name, and waited for no longer than is asked', async (t) => {
   // AuthenticationOk, ReadyForQuery.
   const silent = createServer(

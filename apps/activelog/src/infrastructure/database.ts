@@ -7,7 +7,7 @@ import { Client, type ClientBase, type ClientConfig, Pool, type PoolClient } fro
 export interface Database extends SqlClient {
   /**
    * BEGIN, `fn`, COMMIT on one connection. ROLLBACK when `fn` throws; rejects also when the server rolled back because `fn` went on after a statement had failed.
-   * A connection that broke leaves the pool.
+   * {@link CommitLostError} when nobody knows. A connection that broke leaves the pool.
    */
   transaction<T>(fn: (tx: Transaction) => Promise<T>): Promise<T>
   /** Ends what is still in use after a second, too. */
@@ -80,7 +80,9 @@ async function transaction<T>(pool: Pool, watch: NonNullable<DatabaseOptions['wa
     })
     over = true
     await begun
-    const { command } = await watch(client.query('COMMIT'))
+    const { command } = await watch(client.query('COMMIT')).catch((error: unknown) => {
+      throw isUnavailable(error) ? new CommitLostError(error) : error
+    })
     if (command !== 'COMMIT') throw new Error(`A statement of the transaction failed, so COMMIT was a ${command}`)
     return result
   } catch (error) {
@@ -133,6 +135,17 @@ export class DatabaseError extends Error {
   override readonly name = 'DatabaseError'
   readonly code = 'ERR_ACTIVELOG_DATABASE'
   readonly retryable = true
+}
+
+/** COMMIT was sent and no answer came: the transaction may be done. */
+export class CommitLostError extends Error {
+  override readonly name = 'CommitLostError'
+  readonly code = 'ERR_ACTIVELOG_COMMIT_LOST'
+  /** By whoever finds out what was done: handlers by their inbox, requests by their key. */
+  readonly retryable = true
+  constructor(cause: unknown) {
+    super('No answer came to COMMIT', { cause })
+  }
 }
 
 /** A quiet pooler shows itself in the third round at the latest, a busy one in nearly every one of them. */
@@ -201,15 +214,19 @@ const withoutPassword = (url: string): string => {
 /** Somebody else holds what it needed for longer than `lockMs`. */
 export const isLocked = (error: unknown): boolean => (error as { code?: unknown } | null)?.code === '55P03'
 
+/** The server gave up this transaction alone, at a deadlock, a timeout or somebody's word, and nothing of it is done. */
+export const isGivenUp = (error: unknown): boolean => /^(40001|40P01|57014|25P0)/.test(String((error as { code?: unknown } | null)?.code))
+
 /** All connections of the pool are in use, and none came free in time: says nothing about the server. */
 export const isBusy = (error: unknown): boolean => (error as { message?: unknown } | null)?.message === 'timeout exceeded when trying to connect'
 
-/** The server cannot be reached, is starting or stopping, takes no more connections or no writes: worth another try soon. */
+/** The server cannot be reached, is starting or stopping, lets nobody in or takes no writes: worth another try soon. */
 export function isUnavailable(error: unknown): boolean {
   const { code = '', message = '', syscall } = error as { code?: string; message?: string; syscall?: string }
   return (
     syscall !== undefined ||
-    /^(08|53|57P)/.test(code) ||
+    // 28 and 3D000: whoever connects, while a password is changed or a database restored.
+    /^(08|28|3D000|53|57P)/.test(code) ||
     // A standby, as after a failover; a database that lets nobody in.
     code === '25006' ||
     (code === '55000' && message.includes('not currently accepting connections')) ||

@@ -1,6 +1,6 @@
 import { RefusalError } from '../../application/errors.ts'
 import { type Fault, InvalidActivityError } from '../../domain/activity.ts'
-import { isBusy, isLocked, isUnavailable } from '../../infrastructure/database.ts'
+import { CommitLostError, isBusy, isGivenUp, isLocked, isUnavailable } from '../../infrastructure/database.ts'
 
 /** What is wrong with a request, as HTTP says it. */
 export class HttpError extends Error {
@@ -35,12 +35,14 @@ const titles: Record<number, string> = {
 }
 const refusals: Record<RefusalError['code'], number> = { ERR_ACTIVELOG_NOT_FOUND: 404, ERR_ACTIVELOG_KEY_BUSY: 409, ERR_ACTIVELOG_KEY_REUSED: 422 }
 
+const isCommitLost = (error: unknown): boolean => error instanceof CommitLostError
+
 /** The status of whatever was thrown. */
 function statusOf(error: unknown): number {
   if (error instanceof HttpError) return error.status
   if (error instanceof InvalidActivityError) return 400
   if (error instanceof RefusalError) return refusals[error.code]
-  return isUnavailable(error) || isBusy(error) || isLocked(error) ? 503 : 500
+  return [isUnavailable, isBusy, isLocked, isGivenUp, isCommitLost].some((is) => is(error)) ? 503 : 500
 }
 
 /** What the server did wrong is in its log, not here. */
@@ -49,6 +51,8 @@ function detailOf(error: unknown, status: number): string {
   if (error instanceof HttpError) return error.message
   if (isLocked(error)) return 'Somebody holds a lock on what this needs; try again'
   if (isBusy(error)) return 'All connections are in use; try again'
+  if (isGivenUp(error)) return 'The database gave this up, and nothing of it is done; try again'
+  if (isCommitLost(error)) return 'The connection to the database was lost at the end: this may be done; repeat a POST only under an Idempotency-Key'
   if (status === 503) return 'The database cannot be reached; try again'
   return error instanceof InvalidActivityError ? 'The activity is invalid' : (error as Error).message
 }
@@ -65,7 +69,8 @@ export function problem(error: unknown, requestId: string): Response {
   const faults = error instanceof HttpError || error instanceof InvalidActivityError ? error.faults : []
   const body = { type: 'about:blank', title: titles[status], status, detail: detailOf(error, status), requestId, ...(faults.length > 0 && { errors: faults }) }
   const headers: Record<string, string> = { 'content-type': 'application/problem+json', 'x-request-id': requestId }
-  if (status === 503 || status === 409) headers['retry-after'] = '1'
+  // A client that takes this as a word to try again would do twice what may be done.
+  if ((status === 503 && !isCommitLost(error)) || status === 409) headers['retry-after'] = '1'
   if (status === 413) headers['connection'] = 'close'
   return new Response(JSON.stringify(body), { status, headers })
 }
