@@ -388,11 +388,29 @@ suite('an event that nobody handles', async () => {
   await test('shows in health while there is no worker', async (t) => {
     const { ask, database } = await startService(t, undefined, { ROLE: 'api' })
     const workers = async (): Promise<unknown> => ((await ask('GET', '/health')).json['checks'] as { workers: object }).workers
-    assert.deepEqual(await workers(), { status: 'ok', messages: 0, members: 0 })
+    assert.deepEqual(await workers(), { status: 'ok', messages: 0, members: 0, oldestAgeMs: 0 })
     const relayed = createBroker(postgresDriver({ client: database.client, schema: 'activelog' }))
     await relayed.publish({ topic: 'activities', value: new Uint8Array() })
     await relayed.close()
-    assert.deepEqual(await workers(), { status: 'degraded', messages: 1, members: 0 })
+    const { oldestAgeMs, ...counts } = (await workers()) as { oldestAgeMs: number }
+    assert.deepEqual(counts, { status: 'degraded', messages: 1, members: 0 })
+    assert.ok(oldestAgeMs >= 0)
+  })
+
+  await test('shows in health by its age, while workers live', async (t) => {
+    const { ask, database } = await startService(t)
+    const workers = async (): Promise<{ status: string; messages: number; members: number; oldestAgeMs: number }> =>
+      ((await ask('GET', '/health')).json['checks'] as { workers: Awaited<ReturnType<typeof workers>> }).workers
+    await database.transaction(async (tx) => {
+      await tx.query('LOCK TABLE tenant_acme.day_sums IN SHARE MODE')
+      await ask('POST', '/activities', { body: draft })
+      assert.equal((await waitUntil(async () => ((await workers()).messages === 1 ? workers() : false))).status, 'ok')
+      await database.client.query('UPDATE activelog.messages SET ts = ts - 3600000')
+      const { status, members, oldestAgeMs } = await workers()
+      assert.deepEqual([status, members], ['degraded', 1])
+      assert.ok(oldestAgeMs >= 3_600_000, `${oldestAgeMs} ms`)
+    })
+    await waitUntil(async () => (await workers()).status === 'ok')
   })
 
   await test('and a database that takes no writes makes nobody ready', async (t) => {

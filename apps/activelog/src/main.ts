@@ -26,7 +26,7 @@ import { serve } from './interfaces/http/server.ts'
 import { broadcast } from './interfaces/broadcast.ts'
 import { activityWorker, group } from './interfaces/worker.ts'
 
-/** An event that has waited longer than this in the outbox is waiting for something to be mended. */
+/** An event that has waited longer than this in the outbox, or for its handlers, is waiting for something to be mended. */
 const staleMs = 10_000
 /** A statement of the relay that is not answered by then is late: there are too few connections, or the server has too much to do. */
 const lateMs = 2_000
@@ -126,10 +126,11 @@ export async function startActivelog(
       const found = await counts()
       return { status: found.oldestAgeMs < staleMs && found.parked === 0 ? 'ok' : 'degraded', ...found }
     }
-    /** Events that wait for workers, of whatever process, while there is none. */
-    const handling = async (): Promise<{ status: string; messages: number; members: number }> => {
-      const { messages, members } = await lag()
-      return { status: messages > 0 && members === 0 ? 'degraded' : 'ok', messages, members }
+    /** Events that wait for workers, of whatever process, while there is none, or for too long. */
+    const handling = async (): Promise<{ status: string; messages: number; members: number; oldestAgeMs: number }> => {
+      const { messages, members, oldestAt } = await lag()
+      const oldestAgeMs = oldestAt === undefined ? 0 : Math.max(0, Date.now() - oldestAt)
+      return { status: (messages > 0 && members === 0) || oldestAgeMs >= staleMs ? 'degraded' : 'ok', messages, members, oldestAgeMs }
     }
     const relaying =
       relay &&

@@ -41,8 +41,14 @@ export interface Administration<C extends Capabilities = Capabilities> {
   createGroup(topic: string, group: string, options?: { start?: Start }): Promise<void>
   deleteGroup(topic: string, group: string): Promise<void>
   listGroups(topic: string): Promise<readonly string[]>
-  /** Messages of the topic that the group has not settled, delayed ones and those in its private source included. */
-  lag(topic: string, group: string): Promise<{ readonly messages: number; readonly members: number; readonly approximate: boolean }>
+  /**
+   * Messages of the topic that the group has not settled, delayed ones and those in its private source included. `oldestAt`: timestamp of the first of them that is due, the
+   * oldest of all partitions; `undefined` where there is none, or the broker only estimates.
+   */
+  lag(
+    topic: string,
+    group: string,
+  ): Promise<{ readonly messages: number; readonly members: number; readonly oldestAt: number | undefined; readonly approximate: boolean }>
   /** Reads without consuming; needs `history`. */
   peek: C extends { history: false } ? never : (topic: string, options?: PeekOptions) => Promise<readonly Peeked[]>
   /** Moves a group that has no members; needs `history`. */
@@ -139,6 +145,7 @@ export function createAdministration(
       return {
         messages: infos.reduce((sum, info) => sum + (info?.lag ?? 0), 0),
         members: infos[0].members,
+        oldestAt: oldestOf(infos.map((info) => info?.oldestAt)),
         approximate: infos.some((info) => info?.approximate),
       }
     },
@@ -163,4 +170,9 @@ export function createAdministration(
       await driver.log.seek(topic, group, options.to)
     },
   }
+}
+
+/** The smallest of those that are there. */
+export function oldestOf(times: readonly (number | undefined)[]): number | undefined {
+  return times.reduce((oldest, at) => (oldest === undefined || (at !== undefined && at < oldest) ? at : oldest), undefined)
 }

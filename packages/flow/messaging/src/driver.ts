@@ -164,6 +164,8 @@ export interface GroupInfo {
   readonly members: number
   /** Messages not settled yet, delayed ones included. */
   readonly lag: number
+  /** Timestamp of the first message not settled, the oldest of all partitions; delayed ones do not count. `undefined`: there is none, or the broker only estimates. */
+  readonly oldestAt: number | undefined
   /** True where the broker only estimates. */
   readonly approximate: boolean
 }

@@ -1,6 +1,7 @@
 import { deferred } from '#internal/abort'
 import type { Clock } from '#internal/clock'
 import { type Checks, checkOptions, having, isClock, isString, milliseconds, oneOf } from '#internal/options'
+import { oldestOf } from './administration.ts'
 import type { BrokerDriver, Capabilities, Consumption, Delivery, Ownership, PublishResult } from './driver.ts'
 import { closedError, groupNotFound, missedMessages, MessagingError, topicNotFound } from './errors.ts'
 import { createLeases, type LeaseStore } from './leases.ts'
@@ -154,6 +155,7 @@ export function memoryDriver(options: MemoryDriverOptions = {}): MemoryDriver {
           members: [...alive.values()].filter((until) => until > store.clock.now()).length,
           lag:
             one.delayed.length + cursors.reduce((sum, cursor, p) => sum + one.logs[p]!.next - Math.max(cursor.next, one.logs[p]!.base) - cursor.above.size, 0),
+          oldestAt: oldestOf(cursors.map((cursor, p) => one.logs[p]!.entries.find(({ offset }) => offset >= cursor.next)?.message.timestamp)),
           approximate: false,
         }))
       },

@@ -290,7 +290,7 @@ test('a process that dies leaves its window suspect; one that lets go does not',
   await heir.settle(rest.slice(0, 2))
   assert.deepEqual(await sql(`SELECT watermark::int, above FROM ${name}.cursors`), [{ watermark: 4, above: null }])
   assert.deepEqual(await sql(`SELECT * FROM ${name}.starts`), [])
-  assert.deepEqual(await second.admin.groups('orders'), [{ group: 'g', members: 1, lag: 6, approximate: false }])
+  assert.deepEqual(await second.admin.groups('orders'), [{ group: 'g', members: 1, lag: 6, oldestAt: 1_700_000_000_000, approximate: false }])
   await heir.leave()
 
   // What the heir took over as suspect and did not come to stays so; what it was handed besides does not become so.

@@ -144,13 +144,22 @@ export const topicCases: readonly Definition[] = [
       const broker = await stage.broker()
       const topic = stage.topic()
       await broker.createTopic(topic, { groups: ['a', 'b'] })
-      await stage.publish(broker, keyed(topic, 10, 5))
-      if (stage.capabilities.delay) await broker.publish({ topic, value: bytes('later'), delayMs: 3_600_000 })
+      await stage.publish(
+        broker,
+        keyed(topic, 10, 5).map((input, n) => ({ ...input, timestamp: 1_000 + n })),
+      )
+      if (stage.capabilities.delay) await broker.publish({ topic, value: bytes('later'), delayMs: 3_600_000, timestamp: 1 })
       const extra = stage.capabilities.delay ? 1 : 0
       const first = await stage.listen(broker, topic, { group: 'a' })
       await stage.until(async () => (await broker.lag(topic, 'a')).messages === extra, 'only the delayed one to be left')
       assert.equal(first.done.length, 10)
       assert.equal((await broker.lag(topic, 'b')).messages, 10 + extra)
+      const lags = await Promise.all(['a', 'b'].map((group) => broker.lag(topic, group)))
+      if (lags.every(({ approximate }) => !approximate))
+        assert.deepEqual(
+          lags.map(({ oldestAt }) => oldestAt),
+          [undefined, 1_000],
+        )
       assert.deepEqual(await Promise.all(['a', 'b'].map(async (group) => (await broker.lag(topic, group)).members)), [1, 0])
       await assert.rejects(broker.lag(stage.topic('missing'), 'a'), { code: 'ERR_MESSAGING_TOPIC_NOT_FOUND' })
       await assert.rejects(broker.lag(topic, 'nobody'), { code: 'ERR_MESSAGING_TOPIC_NOT_FOUND', message: /There is no group nobody on / })

@@ -39,9 +39,9 @@ export function createAdmin(connection: Connection, sql: Statements, catalog: Ca
     },
     deleteGroup: async (topic, group) => void (await connection.run(sql.deleteGroup, [topic, group])),
     groups: async (topic) => {
-      const rows = await connection.run<{ name: string; members: number; lag: number }>(sql.groups, [topic])
+      const rows = await connection.run<{ name: string; members: number; lag: number; oldest_at: number | null }>(sql.groups, [topic])
       if (rows.length === 0 && !(await catalog.find(topic))) throw topicNotFound(topic)
-      return rows.map(({ name, members, lag }) => ({ group: name, members, lag, approximate: false }))
+      return rows.map(({ name, members, lag, oldest_at }) => ({ group: name, members, lag, oldestAt: oldest_at ?? undefined, approximate: false }))
     },
   }
 }

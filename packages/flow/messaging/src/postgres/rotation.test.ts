@@ -314,7 +314,7 @@ test('what is older than maxAgeMs goes, read or not, and what was unread is coun
   await driver.publish([outgoing('orders', 'new')], { signal: never })
   await turn()
   assert.deepEqual(removed, [['orders', 8]])
-  assert.deepEqual(await driver.admin.groups('orders'), [{ group: 'g', members: 1, lag: 1, approximate: false }])
+  assert.deepEqual(await driver.admin.groups('orders'), [{ group: 'g', members: 1, lag: 1, oldestAt: 1_700_000_000_000, approximate: false }])
   assert.deepEqual(
     (await driver.log.read('orders', 0, undefined, 10, Infinity)).map(({ message }) => message.id),
     ['new'],
