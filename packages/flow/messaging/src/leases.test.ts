@@ -20,9 +20,10 @@ function group(partitions: number): {
   const join = (name: string): Member => {
     const told: string[] = []
     const errors: unknown[] = []
-    const state = { reachable: true, hangs: false, releases: true }
+    const state: Member['state'] = { reachable: true, hangs: false, releases: true, sending: undefined }
     const call = async <T>(work: () => T): Promise<T> => {
       if (state.hangs) await new Promise(() => undefined)
+      await state.sending
       if (!state.reachable) throw new Error('not reachable')
       return work()
     }
@@ -30,7 +31,8 @@ function group(partitions: number): {
       beat: (held, ttlMs) =>
         call(() => {
           members.set(name, clock.now() + ttlMs)
-          for (const [p, epoch] of held) if (live(p) && cursors[p]!.owner === name && cursors[p]!.epoch === epoch) cursors[p]!.until = clock.now() + ttlMs
+          // A renewal that comes late is in time as long as nobody has taken the lease.
+          for (const [p, epoch] of held) if (cursors[p]!.owner === name && cursors[p]!.epoch === epoch) cursors[p]!.until = clock.now() + ttlMs
           return {
             members: [...members].flatMap(([id, until]) => (until > clock.now() ? [id] : [])).sort(),
             leases: cursors.map(({ owner, epoch }, partition) => ({ partition, owner: live(partition) ? owner : undefined, epoch })),
@@ -74,8 +76,8 @@ interface Member {
   readonly leases: Leases
   readonly told: string[]
   readonly errors: unknown[]
-  /** What it can do: reach the store; get answers; let go when asked. */
-  readonly state: { reachable: boolean; hangs: boolean; releases: boolean }
+  /** What it can do: reach the store; get answers; let go when asked. What it asks reaches the store once `sending` is over. */
+  readonly state: { reachable: boolean; hangs: boolean; releases: boolean; sending: Promise<void> | undefined }
   holds(): number[]
 }
 
@@ -172,6 +174,29 @@ test('a member that stalls longer than its lease finds out as soon as it goes on
   await clock.advance(leaseMs)
   assert.equal(a.leases.held(0), cursors[0]!.epoch)
   assert.ok(a.told.includes('lost 0') || a.told.includes('revived 0'))
+})
+
+test('a renewal that reaches the store after its member has given the lease up does not keep it from that member', async () => {
+  const { clock, join } = group(2)
+  const a = join('a')
+  await a.leases.start()
+  const sent = Promise.withResolvers<void>()
+  a.state.sending = sent.promise
+  await clock.advance(2 * leaseMs)
+  assert.deepEqual(a.told.splice(0), ['assigned 0/1', 'assigned 1/1', 'lost 0', 'lost 1'])
+  a.state.sending = undefined
+  sent.resolve()
+  await clock.advance(0)
+  assert.deepEqual(a.told, ['assigned 0/2', 'assigned 1/2'])
+})
+
+test('of two lives of one member the earlier one takes nothing back', async () => {
+  const { clock, join } = group(1)
+  const [first, second] = [join('a'), join('a')]
+  await first.leases.start()
+  await second.leases.start()
+  await clock.advance(10 * leaseMs)
+  assert.deepEqual([first.told, second.told], [['assigned 0/1', 'lost 0'], ['assigned 0/2']])
 })
 
 test('a member of the same name takes back at once what its earlier life held', async () => {

@@ -8,7 +8,7 @@ import type { Ownership } from './driver.ts'
 export interface LeaseStore {
   /** Says that this member lives for `ttlMs` more, renews what it holds (where owner and epoch are still its own), and gives the group as it then stands. */
   beat(held: ReadonlyMap<number, number>, ttlMs: number): Promise<GroupView>
-  /** Takes a lease that is free, expired, or left by an earlier life of this very member: its new epoch, or nothing when somebody was faster. */
+  /** Takes a lease that is free, expired, or under the name of this very member: its new epoch, or nothing when somebody was faster. */
   claim(partition: number, ttlMs: number): Promise<number | undefined>
   /** Frees a lease cleanly. A stale epoch changes nothing. */
   release(partition: number, epoch: number): Promise<void>
@@ -64,6 +64,8 @@ interface HeldLease {
  */
 export function createLeases(store: LeaseStore, member: string, owner: Ownership, { clock, leaseMs, onRenewed }: LeaseOptions): Leases {
   const held = new Map<number, HeldLease>()
+  /** Under which epoch this member had each partition last. A renewal that reached the store after it had given the partition up leaves a lease under that one. */
+  const had = new Map<number, number>()
   const stop = new AbortController()
   let loop: Promise<void> | undefined
   let closed: Promise<void> | undefined
@@ -99,12 +101,15 @@ export function createLeases(store: LeaseStore, member: string, owner: Ownership
       owner.revoking(partition, leaseMs)
       revokeLater(partition, lease)
     }
-    for (const { partition, owner: holder } of view.leases) {
+    for (const { partition, owner: holder, epoch: current } of view.leases) {
       if (held.size >= share || stop.signal.aborted) break
-      if (held.has(partition) || (holder !== undefined && !(first && holder === member))) continue
+      // Its own under an epoch that it never had is of another life of it: an earlier one, to which only a beginning member falls heir, or a later one.
+      const own = holder === member && (first || had.get(partition) === current)
+      if (held.has(partition) || (holder !== undefined && !own)) continue
       const claimedAt = clock.monotonic()
       const epoch = await store.claim(partition, leaseMs)
       if (epoch === undefined) continue
+      had.set(partition, epoch)
       held.set(partition, { epoch, validUntil: claimedAt + leaseMs, revoking: false })
       owner.assigned(partition, epoch)
     }
