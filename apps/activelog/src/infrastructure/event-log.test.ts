@@ -100,6 +100,24 @@ test('events of a transaction that is still to come, as after a restore, are mov
   for (const [one, txid] of before) assert.equal(after.get(one), txid)
 })
 
+test('the transaction that comes next is one that is still to come', async (t) => {
+  const db = await freshDatabase(t)
+  await createTables(db, ['acme'], [])
+  const { rows: inserted } = await db.query(
+    `INSERT INTO tenant_acme.events (id, txid, name, activity)
+     SELECT ('019c0000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, (pg_snapshot_xmax(pg_current_snapshot())::text::numeric + n)::text::xid8, 'activity.created', '{}'
+     FROM generate_series(1, 100) AS n RETURNING txid::text`,
+  )
+  let adopted = 0
+  const logger = { debug() {}, info() {}, error() {}, warn: (fields: object) => void (adopted = (fields as { events: number }).events) }
+  await adoptEvents(db, ['acme'], logger)
+  const { rows: last } = await db.query('SELECT txid::text FROM tenant_acme.events ORDER BY events.txid DESC LIMIT 1')
+  // They were moved by the next transaction, if nobody else on this server was faster.
+  const by = BigInt((last[0] as { txid: string }).txid)
+  const toCome = (inserted as { txid: string }[]).filter(({ txid }) => BigInt(txid) >= by).length
+  assert.ok(adopted >= toCome && toCome > 0, `${adopted} were adopted, of ${toCome} to come at least`)
+})
+
 test('a look ends with the event that makes it large, however large that is', async (t) => {
   const db = await freshDatabase(t)
   await createTables(db, ['acme'], [])

@@ -88,6 +88,18 @@ test('who finds no free connection in time says nothing about the server, except
   assert.deepEqual(lines, ['warn: The database is away'], 'nobody has heard from it for as long as one waited')
 })
 
+test('an answer shows that the server is there; that another one found no free connection does not', async () => {
+  const busy = (): Promise<void> => fail(new Error('timeout exceeded when trying to connect'))
+  now = 4_000
+  await answer()
+  now = 8_999
+  await busy()
+  assert.deepEqual(lines, [])
+  now = 9_000
+  await busy()
+  assert.deepEqual(lines, ['warn: The database is away'])
+})
+
 test('what an outage makes fail is a matter of debug, everything else keeps its line', async () => {
   const cause = refused()
   outage.logger.warn({ err: new Error('no answer within 5000 ms') }, 'slow')

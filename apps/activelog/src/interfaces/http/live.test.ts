@@ -11,7 +11,8 @@ import { createLive as createLiveOf, type Live, type LiveOptions } from './live.
 const activity = newActivity({ userId: 1, type: 'yoga', title: 'x', durationMinutes: 1, activityDate: '2026-01-01' }, { id: 'a', now: new Date('2026-01-01') })
 
 const quiet = { debug() {}, info() {}, warn() {}, error() {} }
-const createLive = (options: Omit<LiveOptions, 'logger'> & Partial<LiveOptions>): Live => createLiveOf({ logger: quiet, ...options })
+/** Its clock stands still unless a test moves it: no poll hides that an event was not told of. */
+const createLive = (options: Omit<LiveOptions, 'logger'> & Partial<LiveOptions>): Live => createLiveOf({ logger: quiet, clock: virtualClock(), ...options })
 const event = (n: number): LoggedEvent => ({ id: `event-${n}`, txid: String(n), name: 'activity.created', activity })
 const ids = (events: readonly LoggedEvent[]): string[] => events.map(({ id }) => id)
 
@@ -58,9 +59,7 @@ function read(stream: ReadableStream<Uint8Array>): { got: string[]; text: () => 
   return { got, text: () => text, cancel: () => reader.cancel() }
 }
 
-/** No poll unless a test wants one. */
 const using = async (live: Live, fn: () => Promise<void>): Promise<void> => fn().finally(live.close)
-const never = 2 ** 30
 
 test("each listener gets its tenant's events from now on, as server-sent events", async () => {
   const log = memoryLog()
@@ -86,7 +85,7 @@ test('who comes back gets what was missed, page by page, and what comes meanwhil
   log.add('acme', ...stored)
   const gate = Promise.withResolvers<void>()
   log.wait = gate.promise
-  const live = createLive({ log, pollMs: never })
+  const live = createLive({ log })
   await using(live, async () => {
     const { got } = read(await live.open('acme', 'event-9'))
     await waitUntil(() => log.looks === 1)
@@ -105,7 +104,7 @@ test('an event that comes while the log is looked through is found by the next l
   const log = memoryLog()
   const gate = Promise.withResolvers<void>()
   log.wait = gate.promise
-  const live = createLive({ log, pollMs: never })
+  const live = createLive({ log })
   await using(live, async () => {
     const { got } = read(await live.open('acme', undefined))
     await waitUntil(() => log.looks === 1)
@@ -119,7 +118,7 @@ test('an event that comes while the log is looked through is found by the next l
 
 test('a slow reader loses nothing and is not cut off, whatever comes meanwhile: it is read for when it asks', async () => {
   const log = memoryLog()
-  const live = createLive({ log, pollMs: never })
+  const live = createLive({ log })
   await using(live, async () => {
     const reader = (await live.open('acme', undefined)).getReader()
     const got: string[] = []
@@ -151,7 +150,7 @@ test('a slow reader loses nothing and is not cut off, whatever comes meanwhile: 
 
 test('a look is 256 KB at most, and none is made for who does not read', async () => {
   const log = memoryLog()
-  const live = createLive({ log, pollMs: never })
+  const live = createLive({ log })
   await using(live, async () => {
     log.add('acme', ...Array.from({ length: 100 }, (_, n) => ({ ...event(n + 1), activity: { ...activity, notes: 'x'.repeat(12_000) } })))
     const stream = await live.open('acme', 'event-1')
@@ -191,7 +190,7 @@ test('a tenant has so many listeners in a process, and the next is told to come 
 
 test('listeners that are equally far share one look', async () => {
   const log = memoryLog()
-  const live = createLive({ log, pollMs: never })
+  const live = createLive({ log })
   await using(live, async () => {
     const readers = await Promise.all(Array.from({ length: 50 }, async () => read(await live.open('acme', undefined))))
     log.add('acme', event(1))
@@ -251,26 +250,26 @@ test('who begins while the log cannot be read is refused, and who comes back goe
   const log = memoryLog()
   const broken = Promise.reject(Object.assign(new Error('no database'), { code: 'ECONNREFUSED' }))
   broken.catch(() => {})
+  const clock = virtualClock()
   let away = true
   const live = createLive({
     log: { position: (...given) => (away ? broken : log.position(...given)), after: (...given) => (away ? broken : log.after(...given)) },
     logger: { ...quiet, error: () => assert.fail('an outage is told elsewhere') },
-    pollMs: 5,
+    clock,
   })
   await using(live, async () => {
     log.add('acme', event(1), event(2))
     await assert.rejects(live.open('acme', undefined), { message: 'no database' })
     assert.equal(live.listeners, 0)
     const back = await Promise.all(Array.from({ length: 3 }, async () => read(await live.open('acme', 'event-1'))))
-    await setImmediate()
-    away = false
-    await waitUntil(() => back.every(({ got }) => got.length === 1))
-    away = true
-    log.add('acme', event(3))
-    await setImmediate()
-    away = false
-    await waitUntil(() => back.every(({ got }) => got.length === 2))
-    assert.deepEqual(back[0]!.got, ['event-2', 'event-3'])
+    for (const n of [2, 3]) {
+      if (n === 3) log.add('acme', event(3))
+      away = true
+      await clock.advance(60_000)
+      away = false
+      await clock.advance(1_000)
+      for (const { got } of back) assert.deepEqual(got, ['event-2', 'event-3'].slice(0, n - 1))
+    }
   })
 })
 
@@ -299,20 +298,40 @@ test('a log that cannot be read for another reason is told once until it can be 
   })
 })
 
-test('a reader who leaves while the log is read ends the reading', async () => {
+for (const stored of [0, 1_234])
+  test(`a reader who leaves while the log is read ends the reading, be there ${stored} events`, async () => {
+    const log = memoryLog()
+    log.add('acme', ...Array.from({ length: stored }, (_, n) => event(n)))
+    const gate = Promise.withResolvers<void>()
+    log.wait = gate.promise
+    const clock = virtualClock()
+    const live = createLive({ log, clock })
+    await using(live, async () => {
+      const reader = read(await live.open('acme', 'event-0'))
+      await waitUntil(() => log.looks === 1)
+      await reader.cancel()
+      assert.equal(live.listeners, 0)
+      gate.resolve()
+      await clock.advance(60_000)
+      assert.equal(log.looks, 1)
+    })
+  })
+
+test('nobody looks any more once the last listener has left', async () => {
   const log = memoryLog()
-  log.add('acme', ...Array.from({ length: 1_234 }, (_, n) => event(n)))
-  const gate = Promise.withResolvers<void>()
-  log.wait = gate.promise
-  const live = createLive({ log })
+  const clock = virtualClock()
+  const live = createLive({ log, clock })
   await using(live, async () => {
-    const reader = read(await live.open('acme', 'event-0'))
-    await waitUntil(() => log.looks === 1)
-    await reader.cancel()
-    assert.equal(live.listeners, 0)
-    gate.resolve()
-    await setImmediate() // every turn of the reading would be over
-    assert.equal(log.looks, 1)
+    const readers = await Promise.all([1, 2].map(async () => read(await live.open('acme', undefined))))
+    for (const [n, { cancel }] of readers.entries()) {
+      log.looks = 0
+      await clock.advance(10_000)
+      assert.ok(log.looks > 0, `${readers.length - n} are left`)
+      await cancel()
+    }
+    log.looks = 0
+    await clock.advance(60_000)
+    assert.equal(log.looks, 0)
   })
 })
 
@@ -327,10 +346,14 @@ test('streams end at the close, and those opened afterwards at once', async () =
 })
 
 test('a quiet stream shows signs of life', async () => {
-  const live = createLive({ log: memoryLog(), heartbeatMs: 5 })
+  const clock = virtualClock()
+  const live = createLive({ log: memoryLog(), clock })
   await using(live, async () => {
     const { text } = read(await live.open('acme', undefined))
-    await waitUntil(() => text().includes(': still here\n\n'))
+    await clock.advance(14_999)
+    assert.equal(text(), 'retry: 1000\nid: 0\n\n')
+    await clock.advance(1)
+    assert.equal(text(), 'retry: 1000\nid: 0\n\n: still here\n\n')
   })
 })
 
@@ -353,7 +376,7 @@ test('signs of life do not pile up for who does not read', async () => {
 })
 
 test('who feeds the streams is told when somebody listens, and when nobody does any more', async () => {
-  const live = createLive({ log: memoryLog(), pollMs: never })
+  const live = createLive({ log: memoryLog() })
   const told: string[] = []
   const stopping = new AbortController()
   const feeding = (async () => {

@@ -49,7 +49,7 @@ const pageBytes = 2 ** 18
 
 export function createLive({ log, logger, heartbeatMs = 15_000, pollMs = 1_000, maxListeners = 1_000, clock = systemClock }: LiveOptions): Live {
   const listeners = new Set<Listener>()
-  /** Looks that are under way: listeners that are equally far share one. */
+  /** Looks that are under way: listeners that are equally far share one, unless it began before what they were told of. */
   const looks = new Map<string, Promise<Page | undefined>>()
   /** Tenants whose log cannot be read, and of whom that was told. */
   const failing = new Set<string>()
@@ -81,7 +81,7 @@ export function createLive({ log, logger, heartbeatMs = 15_000, pollMs = 1_000, 
   }
 
   function look(tenant: string, position: Position): Promise<Page | undefined> {
-    const key = `${tenant} ${position.txid} ${position.id}`
+    const key = `${tenant} ${roomOf(tenant).told} ${position.txid} ${position.id}`
     const shared = looks.get(key)
     if (shared) return shared
     const fresh = log

@@ -75,3 +75,34 @@ test('one whose place is never found out keeps no other from being woken, with a
   await clock.advance(30)
   assert.deepEqual(awake([still, late]), [true, true], 'they take turns')
 })
+
+test('what was told since somebody began to look does not keep it waiting', async () => {
+  const clock = virtualClock()
+  const room = createRoom({ pollMs: 1_000, clock })
+  const { told } = room
+  room.tell()
+  let awake = false
+  void room.idle({ position: at('1'), look: async () => undefined }, told).then(() => (awake = true))
+  await clock.advance(0)
+  assert.equal(awake, true)
+})
+
+test('who leaves is looked for no more, and the last one ends the looking', async () => {
+  const clock = virtualClock()
+  const room = createRoom({ pollMs: 1_000, clock })
+  const sitters = [sit(room, at('1')), sit(room, at('2'))]
+  await clock.advance(10)
+  assert.deepEqual(looks(sitters), [1, 0])
+  room.leave(sitters[0]!)
+  await clock.advance(20)
+  assert.deepEqual(
+    [looks(sitters), awake(sitters)],
+    [
+      [1, 1],
+      [true, false],
+    ],
+  )
+  room.leave(sitters[1]!)
+  await clock.advance(60_000)
+  assert.deepEqual([looks(sitters), awake(sitters), clock.sleepers], [[1, 1], [true, true], 0])
+})
