@@ -23,7 +23,7 @@ export interface Activelog {
   readonly url: string | undefined
   /** A command that looks into the embedded database, where there is one. */
   readonly psql: string | undefined
-  /** How far the events are, counted in the tables; of those whose activity has `sinceId` or a later id. */
+  /** How far the events are, counted in the tables; of those that have `sinceId` or a later id. */
   progress(sinceId: string): Promise<Progress>
   /** Answers what was asked, finishes what is under way, stops the database last. */
   close(): Promise<void>
@@ -55,6 +55,7 @@ export async function runCommand(start: Start, args: readonly string[] = process
   }
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, onSignal)
 
+  let fatal: Error | undefined
   try {
     const { settings, demo, help } = read(args)
     if (help) {
@@ -64,24 +65,26 @@ export async function runCommand(start: Start, args: readonly string[] = process
     stopping.signal.addEventListener('abort', () => console.log(farewell(settings)), { once: true })
     const logger = pino({ level: settings.logLevel, base: { role: settings.role, environment: settings.environment } })
     process.on('unhandledRejection', (error) => logger.error({ err: error }, 'Unhandled rejection'))
-    let fatal: Error | undefined
     const onFatal = (error: Error): void => {
       fatal = error
       stopping.abort()
     }
     const { signal } = stopping
     const activelog = await start(settings, { logger: demo ? quiet(logger) : logger, onFatal, signal }).catch((error: unknown) => {
-      if (fatal || !signal.aborted) throw fatal ?? error
+      if (fatal || !signal.aborted) throw error
     })
     if (!activelog) return console.log('Stopped')
     if (!stopping.signal.aborted) greet(settings, activelog)
-    if (demo) await playDemo(activelog, settings.tenants, stopping.signal)
-    else await aborted(stopping.signal)
-    await activelog.close()
+    try {
+      if (demo) await playDemo(activelog, settings.tenants, stopping.signal)
+      else await aborted(stopping.signal)
+    } finally {
+      await activelog.close()
+    }
     if (fatal) throw fatal
     console.log('Stopped')
   } catch (error) {
-    console.error(`activelog: ${errorText(error).replaceAll(/\s*\n\s*/g, ' ')}`)
+    console.error(`activelog: ${errorText(fatal ?? error).replaceAll(/\s*\n\s*/g, ' ')}`)
     process.exitCode = 1
   }
 }

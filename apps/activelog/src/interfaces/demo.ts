@@ -1,87 +1,128 @@
-import { setTimeout as sleep } from 'node:timers/promises'
+import { type Clock, systemClock } from '@core-backend/internal/clock'
 import { uuidv7 } from '@core-backend/internal/uuid'
 import { type Activity, activityTypes, dayOf } from '../domain/activity.ts'
 import type { Progress } from '../infrastructure/progress.ts'
 import type { Activelog } from './command.ts'
 
 const pauseMs = 80
+/** Patience with events that are on their way, and with a database that is away. */
 const drainMs = 15_000
 
-/** Plays three tenants' traffic over HTTP until `signal` aborts, then waits for the last event and adds up. */
-export async function playDemo(activelog: Activelog, tenants: readonly string[], signal: AbortSignal): Promise<void> {
-  // What an earlier run left behind is none of this one's.
-  for (let { pending } = await activelog.progress(uuidv7()); pending > 0 && !signal.aborted; { pending } = await activelog.progress(uuidv7()))
-    await sleep(200, undefined, { signal }).catch(() => {})
-  const sinceId = uuidv7()
-  const { deadLettered: before } = await activelog.progress(sinceId)
-  const count = async (): Promise<Progress> => {
-    const progress = await activelog.progress(sinceId)
-    return { ...progress, deadLettered: progress.deadLettered - before }
-  }
-  const ended = new AbortController()
-  const watching = watch(count, AbortSignal.any([signal, ended.signal]))
-  await Promise.all(tenants.slice(0, 3).map((tenant) => traffic(activelog.url!, tenant, signal)))
-  ended.abort()
-  await watching
+export interface DemoOptions {
+  clock?: Clock
+  /** @default console.log */
+  print?: (line: string) => void
+}
 
-  let progress = await count()
-  for (const until = performance.now() + drainMs; !addsUp(progress) || (progress.pending > 0 && performance.now() < until); progress = await count()) {
-    if (performance.now() > until) break
-    await sleep(100)
+/** Plays three tenants' traffic over HTTP until `signal` aborts, then waits for the last event and adds up. Rejects when it cannot count. */
+export async function playDemo(
+  { url, progress }: Pick<Activelog, 'url' | 'progress'>,
+  tenants: readonly string[],
+  signal: AbortSignal,
+  { clock = systemClock, print = console.log }: DemoOptions = {},
+): Promise<void> {
+  const counted = async (sinceId: string, until: number): Promise<Progress> => {
+    for (;;) {
+      try {
+        return await progress(sinceId)
+      } catch (error) {
+        if (clock.monotonic() >= until) throw error
+        await clock.sleep(200)
+      }
+    }
   }
-  const { posted, handled, deadLettered, pending } = progress
-  console.log(`posted ${posted} ${addsUp(progress) ? '=' : 'is not'} handled ${handled} + dead-lettered ${deadLettered} + pending ${pending}`)
+
+  // What an earlier run left behind is none of this one's; what stays, as an event that cannot be published, does not count either.
+  const earlier = clock.monotonic() + drainMs
+  let before = await counted(uuidv7(), earlier)
+  const { pending: left } = before
+  if (left > 0) print(`Waits up to ${drainMs / 1_000} s for ${left} ${left === 1 ? 'event' : 'events'} of before`)
+  while (before.pending > 0 && clock.monotonic() < earlier && !signal.aborted) {
+    await clock.sleep(200, { signal }).catch(() => {})
+    before = await counted(uuidv7(), earlier)
+  }
+  const sinceId = uuidv7()
+  const since = ({ posted, handled, deadLettered, unpublished, pending }: Progress): Progress => ({
+    posted,
+    handled,
+    deadLettered: deadLettered - before.deadLettered,
+    unpublished: unpublished - before.unpublished,
+    pending: pending - before.pending,
+  })
+
+  const ended = new AbortController()
+  const playing = AbortSignal.any([signal, ended.signal])
+  const watching = watch(() => progress(sinceId).then(since), playing, clock, print)
+  try {
+    await Promise.all(tenants.slice(0, 3).map((tenant) => traffic(url!, tenant, playing, clock)))
+  } finally {
+    ended.abort()
+    await watching
+  }
+
+  const until = clock.monotonic() + drainMs
+  let sum = since(await counted(sinceId, until))
+  while ((!addsUp(sum) || sum.pending > 0) && clock.monotonic() < until) {
+    await clock.sleep(100)
+    sum = since(await counted(sinceId, until))
+  }
+  const { posted, handled, deadLettered, pending } = sum
+  print(`posted ${posted} ${addsUp(sum) ? '=' : 'is not'} handled ${handled} + dead-lettered ${deadLettered} + pending ${pending}`)
 }
 
 const addsUp = ({ posted, handled, deadLettered, pending }: Progress): boolean => posted === handled + deadLettered + pending
 
 /** One line that is written over and over on a terminal; elsewhere a line every few seconds. */
-async function watch(count: () => Promise<Progress>, signal: AbortSignal): Promise<void> {
+async function watch(count: () => Promise<Progress>, signal: AbortSignal, clock: Clock, print: (line: string) => void): Promise<void> {
   const live = process.stdout.isTTY
   while (!signal.aborted) {
-    await sleep(live ? 250 : 3_000, undefined, { signal }).catch(() => {})
+    await clock.sleep(live ? 250 : 3_000, { signal }).catch(() => {})
     const line = await count().then(
-      ({ posted, published, handled, deadLettered }) => `posted ${posted}  published ${published}  handled ${handled}  dead-lettered ${deadLettered}`,
+      ({ posted, unpublished, handled, deadLettered }) =>
+        `posted ${posted}  published ${Math.max(0, posted - unpublished)}  handled ${handled}  dead-lettered ${deadLettered}`,
       () => 'the database is away',
     )
     if (live) process.stdout.write(`\r\u001B[2K${line}`)
-    else console.log(line)
+    else print(line)
   }
   if (live) process.stdout.write('\n')
 }
 
 /** Mostly new activities, now and then a correction or a deletion. */
-async function traffic(url: string, tenant: string, signal: AbortSignal): Promise<void> {
+async function traffic(url: string, tenant: string, signal: AbortSignal, clock: Clock): Promise<void> {
   const recent: string[] = []
+  const send = (method: string, path: string, body?: object, key?: string): Promise<Activity | undefined> =>
+    sendTo(url + path, tenant, signal, clock, { method, ...(body && { body: JSON.stringify(body) }) }, key)
   while (!signal.aborted) {
     const chance = Math.random()
     const id = recent[Math.floor(Math.random() * recent.length)]
     if (id !== undefined && chance < 0.04) {
-      await send(url, tenant, 'DELETE', `/activities/${id}`)
+      await send('DELETE', `/activities/${id}`)
       recent.splice(recent.indexOf(id), 1)
-    } else if (id !== undefined && chance < 0.12) await send(url, tenant, 'PATCH', `/activities/${id}`, { durationMinutes: between(10, 120) })
+    } else if (id !== undefined && chance < 0.12) await send('PATCH', `/activities/${id}`, { durationMinutes: between(10, 120) })
     else {
-      const activity = await send(url, tenant, 'POST', '/activities', randomActivity(), uuidv7())
+      const activity = await send('POST', '/activities', randomActivity(), uuidv7())
       if (activity) recent.push(activity.id)
       if (recent.length > 50) recent.shift()
     }
-    await sleep(pauseMs * Math.random() * 2, undefined, { signal }).catch(() => {})
+    await clock.sleep(pauseMs * Math.random() * 2, { signal }).catch(() => {})
   }
 }
 
-/** Asks again until answered: the key makes a repeated POST the same one, and a repeated PATCH or DELETE does no harm. */
-async function send(url: string, tenant: string, method: string, path: string, body?: object, key?: string): Promise<Activity | undefined> {
+/** Asks again until answered or stopped: the key makes a repeated POST the same one, and a repeated PATCH or DELETE does no harm. */
+async function sendTo(url: string, tenant: string, signal: AbortSignal, clock: Clock, request: RequestInit, key?: string): Promise<Activity | undefined> {
   const headers = { 'x-tenant-id': tenant, 'content-type': 'application/json', ...(key !== undefined && { 'idempotency-key': key }) }
-  for (;;) {
+  while (!signal.aborted) {
     try {
-      const response = await fetch(url + path, { method, headers, ...(body && { body: JSON.stringify(body) }) })
+      const response = await fetch(url, { ...request, headers })
       const text = await response.text()
       if (response.status < 500 && response.status !== 409) return response.ok && text !== '' ? (JSON.parse(text) as Activity) : undefined
     } catch {
       // No answer at all: the same as a 503.
     }
-    await sleep(200)
+    await clock.sleep(200, { signal }).catch(() => {})
   }
+  return undefined
 }
 
 function randomActivity(): object {

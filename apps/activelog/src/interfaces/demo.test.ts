@@ -1,0 +1,75 @@
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { createServer } from 'node:http'
+import { test } from 'node:test'
+import { setImmediate } from 'node:timers/promises'
+import type { Clock } from '@core-backend/internal/clock'
+import type { Progress } from '../infrastructure/progress.ts'
+import { playDemo } from './demo.ts'
+
+/** Time passes as fast as it is waited for. */
+function hurried(): Clock {
+  let time = 0
+  return {
+    now: () => time,
+    monotonic: () => time,
+    async sleep(ms, { signal } = {}) {
+      await setImmediate()
+      signal?.throwIfAborted()
+      time += ms
+    },
+  }
+}
+
+const none: Progress = { posted: 0, handled: 0, deadLettered: 0, unpublished: 0, pending: 0 }
+const stopped = AbortSignal.abort()
+
+async function play(progress: () => Promise<Progress>, { url, signal = stopped }: { url?: string; signal?: AbortSignal } = {}): Promise<string[]> {
+  const lines: string[] = []
+  await playDemo({ url, progress }, ['acme'], signal, { clock: hurried(), print: (line) => void lines.push(line) })
+  return lines.filter((line) => !line.includes('published'))
+}
+
+test('what stays of before is waited for a while, which is told, and then left out of the sum', async () => {
+  const signal = new AbortController()
+  const counts = [...Array<number>(200).fill(3), 4, 5]
+  const lines = await play(
+    async () => {
+      const pending = counts.shift() ?? 3
+      if (pending > 3) signal.abort()
+      return { ...none, posted: pending - 3, pending, unpublished: 2, deadLettered: 7 }
+    },
+    { signal: signal.signal },
+  )
+  assert.deepEqual(lines, ['Waits up to 15 s for 3 events of before', 'posted 0 = handled 0 + dead-lettered 0 + pending 0'])
+})
+
+test('the sum waits for the last event, and says so when it does not come', async () => {
+  const come = [0, 2, 2, 1].map((pending): Progress => ({ ...none, posted: pending && 2, handled: pending && 2 - pending, pending }))
+  assert.deepEqual(await play(async () => come.shift() ?? { ...none, posted: 2, handled: 2 }), ['posted 2 = handled 2 + dead-lettered 0 + pending 0'])
+  let asked = 0
+  assert.deepEqual(await play(async () => (asked++ === 0 ? none : { ...none, posted: 2, handled: 1 })), [
+    'posted 2 is not handled 1 + dead-lettered 0 + pending 0',
+  ])
+})
+
+test('a count that fails is repeated for a while, and then the demo fails', async () => {
+  let asked = 0
+  const away = (): Promise<never> => Promise.reject(new Error('no database'))
+  assert.deepEqual(await play(() => (asked++ % 3 === 0 ? Promise.resolve(none) : away())), ['posted 0 = handled 0 + dead-lettered 0 + pending 0'])
+  await assert.rejects(play(away), { message: 'no database' })
+})
+
+test('it ends also while requests are refused', async (t) => {
+  const stopping = new AbortController()
+  let asked = 0
+  const server = createServer((_, response) => {
+    if (++asked === 3) stopping.abort()
+    response.writeHead(503).end()
+  }).listen(0, '127.0.0.1')
+  t.after(() => server.close().closeAllConnections())
+  await once(server, 'listening')
+  const { port } = server.address() as { port: number }
+  await play(async () => none, { url: `http://127.0.0.1:${port}`, signal: stopping.signal })
+  assert.equal(asked, 3)
+})
