@@ -55,6 +55,34 @@ test('the end waits for a slow answer', async () => {
   await asked.promise
   const closed = server.close()
   go.resolve()
+  assert.equal((await answer).headers.get('connection'), 'close')
   assert.equal(await (await answer).text(), 'here')
   await closed
+})
+
+test('a request that comes on a kept connection after the end began is answered, and ends the connection', async (t) => {
+  const server = await serve(() => new Response('here'), { host: '127.0.0.1', port: 0, drainMs: never, graceMs: never })
+  const client = connect(server.port, '127.0.0.1').setEncoding('latin1')
+  t.after(() => client.destroy())
+  let got = ''
+  client.on('data', (text: string) => void (got += text))
+  const request = 'GET / HTTP/1.1\r\nHost: x\r\n\r\n'
+  client.write(request)
+  await waitUntil(() => got.endsWith('here'))
+  assert.match(got, /\r\nConnection: keep-alive\r\n/i)
+  const closed = server.close()
+  got = ''
+  client.write(request)
+  await once(client, 'end')
+  assert.match(got, /^HTTP\/1.1 200 OK\r\n[^]*\r\nConnection: close\r\n[^]*here$/i)
+  await closed
+})
+
+test('the end does not wait for kept connections on which nothing more is asked', async (t) => {
+  const server = await serve(() => new Response('here'), { host: '127.0.0.1', port: 0, drainMs: never, graceMs: 10 })
+  const client = connect(server.port, '127.0.0.1').on('error', () => {})
+  t.after(() => client.destroy())
+  client.write('GET / HTTP/1.1\r\nHost: x\r\n\r\n')
+  await once(client, 'data')
+  await server.close()
 })

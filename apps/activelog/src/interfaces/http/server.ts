@@ -1,5 +1,6 @@
 import { once } from 'node:events'
-import { createServer, type IncomingMessage } from 'node:http'
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
+import { Server } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { getRequestListener, type Http2Bindings, type HttpBindings } from '@hono/node-server'
 import { answerUnreadable, unreadableTarget } from './unreadable.ts'
@@ -9,7 +10,10 @@ export interface HttpServer {
   /** `http://host:port`, with the port that was taken. */
   readonly url: string
   readonly port: number
-  /** Takes no more connections, answers what was asked, ends the rest after `drainMs` (10 s); after `graceMs` (1 s) streams that are not read, whose clients come back, and connections on which nothing was asked. */
+  /**
+   * Takes no more connections, answers what is asked on those that there are, each with its last answer, ends the rest after `drainMs` (10 s); after `graceMs`
+   * (1 s) streams that are not read, whose clients come back, and connections on which nothing is asked.
+   */
   close(): Promise<void>
 }
 
@@ -29,8 +33,11 @@ export async function serve(
     lasting.add(it)
     it.once('close', () => lasting.delete(it))
   }
+  let closing: Promise<void> | undefined
   const answer = async (request: Request, { outgoing }: HttpBindings | Http2Bindings): Promise<Response> => {
     const response = await fetch(request)
+    // Its client knows then that the next request needs another connection.
+    if (closing) (outgoing as ServerResponse).shouldKeepAlive = false
     if (response.headers.get('content-type')?.startsWith('text/event-stream') && !outgoing.closed) keep(outgoing)
     return response
   }
@@ -49,23 +56,26 @@ export async function serve(
   })
   const address = server.address()
   const taken = typeof address === 'object' && address ? address.port : port
-  let closing: Promise<void> | undefined
 
   async function close(): Promise<void> {
     const closed = once(server, 'close')
-    server.close()
+    // Not the server's own `close()`, which ends idle connections at once: requests may be on their way on them.
+    Server.prototype.close.call(server)
     const began = performance.now()
     let open = true
     void closed.then(() => (open = false))
     // A connection is idle only once its answer is out, and nobody says when that is.
     while (open && performance.now() < began + drainMs) {
-      server.closeIdleConnections()
-      // Streams have been closed by their maker: what is left of them is not read, or too slowly.
-      if (performance.now() >= began + graceMs) for (const it of lasting) it.destroy()
+      if (performance.now() >= began + graceMs) {
+        server.closeIdleConnections()
+        // Streams have been closed by their maker: what is left of them is not read, or too slowly.
+        for (const it of lasting) it.destroy()
+      }
       await Promise.race([closed, sleep(20)])
     }
     server.closeAllConnections()
     await closed
+    server.close() // ends its timer
   }
 
   return {
