@@ -20,8 +20,7 @@ import { type Activelog, runCommand, type StartOptions } from './interfaces/comm
 import { oneAtATime } from './interfaces/http/health.ts'
 import { createLive } from './interfaces/http/live.ts'
 import { createMetrics } from './interfaces/http/metrics.ts'
-import { starting } from './interfaces/http/problem.ts'
-import { routes } from './interfaces/http/routes.ts'
+import { routes, untilStarted } from './interfaces/http/routes.ts'
 import { serve } from './interfaces/http/server.ts'
 import { broadcast } from './interfaces/broadcast.ts'
 import { activityWorker, group } from './interfaces/worker.ts'
@@ -50,7 +49,7 @@ export async function startActivelog(
 
   try {
     // The port: one that is taken is told before anything else begins. Until the rest is there, everybody is told to come back.
-    let answer: (request: Request) => Response | Promise<Response> = starting
+    let answer: (request: Request) => Response | Promise<Response> = untilStarted
     const http = settings.listen && opened(await serve((request) => answer(request), settings.listen))
 
     // The database: the one given, else a real PostgreSQL of our own.

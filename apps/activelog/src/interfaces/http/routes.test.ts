@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import type { RouteDependencies } from './routes.ts'
 import { createMetrics } from './metrics.ts'
 import { HttpError } from './problem.ts'
-import { routes } from './routes.ts'
+import { routes, untilStarted } from './routes.ts'
 
 test('a stream that is refused on purpose is no error in the log, and one that fails is', async () => {
   let fault: Error = new HttpError(503, 'The most')
@@ -25,5 +25,16 @@ test('a stream that is refused on purpose is no error in the log, and one that f
   assert.deepEqual(told.splice(0), [['debug', 503, fault]])
   fault = new Error('broken')
   assert.equal(await ask(), 500)
-  assert.deepEqual(told, [['error', 500, fault]])
+  assert.deepEqual(told.splice(0), [['error', 500, fault]])
+  fault = Object.assign(new Error('lock timeout'), { code: '55P03' })
+  assert.deepEqual([await ask(), await ask()], [503, 503])
+  assert.deepEqual(told, [
+    ['warn', 503, fault],
+    ['debug', 503, fault],
+  ])
+})
+
+test('a process that starts is alive, and not ready', () => {
+  const statuses = ['/healthz', '/readyz', '/activities'].map((path) => untilStarted(new Request(`http://localhost${path}`)).status)
+  assert.deepEqual(statuses, [200, 503, 503])
 })

@@ -8,7 +8,8 @@ import { readJson } from './body.ts'
 import { type Check, healthOf } from './health.ts'
 import type { Live } from './live.ts'
 import type { Metrics } from './metrics.ts'
-import { HttpError, problem } from './problem.ts'
+import { HttpError, problem, starting } from './problem.ts'
+import { tellRefusals } from './refusals.ts'
 import { cursorOf, isUuid, readIdempotencyKey, readLastEventId, readListQuery, readRequestId, readTenant, readUserId } from './request.ts'
 import { type RequestTrace, traceRequest } from './tracing.ts'
 
@@ -26,9 +27,13 @@ interface Env {
   Variables: { requestId: string; trace: RequestTrace }
 }
 
+/** The answers until the service is there: who only asks whether the process lives must not end a start that takes its time. */
+export const untilStarted = (request: Request): Response => (new URL(request.url).pathname === '/healthz' ? Response.json({ status: 'ok' }) : starting())
+
 /** Everything that HTTP offers, from web-standard requests to responses. */
 export function routes({ api, checks, metrics, newId, logger }: RouteDependencies): Hono<Env> {
   const app = new Hono<Env>()
+  const tellRefusal = tellRefusals(logger)
 
   app.use(async (c, next) => {
     const began = performance.now()
@@ -46,8 +51,8 @@ export function routes({ api, checks, metrics, newId, logger }: RouteDependencie
     metrics.observe(method, routePath(c, -1), status, seconds)
     const fields = { requestId, traceId: trace.traceId, method: c.req.method, path: c.req.path, status, ms: Math.round(seconds * 1e5) / 100, err: c.error }
     // What is refused on purpose is no fault of ours, as a stream too many.
-    if (status >= 500 && !(c.error instanceof HttpError)) logger.error(fields, 'Request failed')
-    else logger.debug(fields, 'Request')
+    if (status < 500 || c.error instanceof HttpError) logger.debug(fields, 'Request')
+    else if (!tellRefusal(fields)) logger.error(fields, 'Request failed')
   })
   app.onError((error, c) => problem(error, c.get('requestId')))
   app.notFound((c) => problem(new HttpError(404, `There is nothing at ${c.req.path.slice(0, 200)}`), c.get('requestId')))
