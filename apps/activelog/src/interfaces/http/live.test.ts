@@ -25,8 +25,8 @@ function memoryLog(): EventLog & { add(tenant: string, ...events: LoggedEvent[])
     wait: Promise.resolve(),
     add: (tenant, ...events) => void stored.set(tenant, [...of(tenant), ...events]),
     async position(tenant, id) {
-      if (id === undefined) return of(tenant).at(-1) ?? { txid: '0', id: '' }
-      return of(tenant).find((one) => one.id === id) ?? { txid: '0', id: '' }
+      if (id === undefined) return of(tenant).at(-1) ?? { txid: '0', id: '0' }
+      return of(tenant).find((one) => one.id === id) ?? { txid: '0', id: '0' }
     },
     async after(tenant, { txid }, limit, limitBytes) {
       this.looks++
