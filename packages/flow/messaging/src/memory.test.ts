@@ -218,14 +218,14 @@ test('a delayed message comes exactly in its millisecond, also after a nearer on
   const start = clock.now()
   const seen: [string, number][] = []
   await broker.subscribe('t', { group: 'g' }, ({ id }) => void seen.push([id, clock.now() - start]))
-  for (const delayMs of [500, 20, 86_400_000, 20, 499]) await broker.publish({ topic: 't', id: `${delayMs}`, value, delayMs })
-  await clock.advance(86_400_000)
+  for (const delayMs of [500, 20, 3_600_000, 20, 499]) await broker.publish({ topic: 't', id: `${delayMs}`, value, delayMs })
+  await clock.advance(3_600_000)
   assert.deepEqual(seen, [
     ['20', 20],
     ['20', 20],
     ['499', 499],
     ['500', 500],
-    ['86400000', 86_400_000],
+    ['3600000', 3_600_000],
   ])
 })
 
