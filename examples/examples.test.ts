@@ -22,8 +22,8 @@ test('npm run example runs one by its name, and says which there are', async () 
     assert.equal(output.trimEnd(), prints(read(repository, 'examples/events-versions.ts')))
   }
   for (const [names, text] of [
-    [['mesaging'], /^No example is called mesaging: there are events, .*messaging, .*outbox-pg, service\n$/],
-    [[], /^Which example\? npm run example -- messaging; there are events, .*messaging, .*outbox-pg, service\n$/],
+    [['mesaging'], /^No example is called mesaging: there are events, .*messaging, .*outbox-pg, service, service-pg\n$/],
+    [[], /^Which example\? npm run example -- messaging; there are events, .*messaging, .*outbox-pg, service, service-pg\n$/],
     [['../tools/check'], /^No example is called /],
   ] as const) {
     const { ok, output } = await example(...names)

@@ -1,3 +1,6 @@
+// Every package comes by here, so that a Node that is too old is told at the import, and not by whatever fails first.
+if (typeof Map.groupBy !== 'function') throw new Error(`core-backend needs Node 22.22 or later, and this is ${process.version}`)
+
 /** Throws when a value is not what is asked for: `TypeError` for another type, `RangeError` for a value of this type that is not allowed. `name` is what the error calls it. */
 export type Check = (value: unknown, name: string) => void
 

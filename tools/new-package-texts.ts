@@ -47,4 +47,4 @@ await ${name}.close()
 
 export const readmeText = (name: string, description: string): string =>
   `# @core-backend/${name}\n\n${description}.\n\n<!-- examples/${name}.ts -->\n\`\`\`ts\n${exampleText(name)}\`\`\`\n\n` +
-  `\`\`\`sh\nnpm install @core-backend/${name}\n\`\`\`\n\n## What it promises, and what not\n\n- It is open from \`open${noun(name)}\` to \`close()\`, which may be called twice.\n\nStatus: \`new\`.\n`
+  `\`\`\`sh\nnpm install @core-backend/${name}\n\`\`\`\n\nNode 22.22 or later.\n\n## What it promises, and what not\n\n- It is open from \`open${noun(name)}\` to \`close()\`, which may be called twice.\n\nStatus: \`new\`.\n`

@@ -2,7 +2,7 @@
 // attw accept it, and whether it imports in an empty project that has nothing else. Needs `npm run build` first.
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import { isPublished } from './manifest.ts'
 import { files as filesBelow, type Package, packages, pairwise, repository, run } from './workspace.ts'
 
@@ -74,11 +74,17 @@ async function importFaults({ pkg }: Tarball, dir: string): Promise<string[]> {
 }
 
 if (import.meta.main) {
+  const [into] = process.argv.slice(2)
   const faults = await packFaults()
   for (const fault of faults) console.error(fault)
   if (faults.length === 0) {
     const names = packages(repository).map(({ manifest }) => `${manifest.name}@${manifest.version}`)
-    console.log(`Packed, checked, and imported in an empty project: ${names.join(', ')}; the tarballs were temporary`)
+    console.log(`Packed, checked, and imported in an empty project: ${names.join(', ')}`)
+    if (into === undefined) console.log('The tarballs were temporary; npm run pack -- <folder> keeps them there')
+    else {
+      mkdirSync(into, { recursive: true })
+      for (const { path } of await pack(repository, resolve(into))) console.log(path)
+    }
   }
   process.exitCode = faults.length > 0 ? 1 : 0
 }
