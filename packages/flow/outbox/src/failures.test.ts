@@ -72,32 +72,56 @@ test('a row that was answered for counts once the broker has stored others since
 
 test('a topic that took nothing is sent by itself beside the others, no sooner than its pause is over, until it has taken all', () => {
   const failures = create()
-  const found = [...rows(3, 'bad'), ...rows(3, 'good', 11)]
-  const [mixed] = see(failures, found)
+  const [mixed] = see(failures, [...rows(3, 'bad'), ...rows(3, 'good', 11)])
   assert.deepEqual(ids(mixed!), [1, 2, 3, 11, 12, 13])
-  fail(failures, mixed!, [1, 2, 3], 0)
+  fail(failures, mixed!, [1, 2, 3], 0, { individually: false })
   assert.equal(failures.calm(), false)
   assert.deepEqual(see(failures, rows(3, 'good', 21), 49).map(ids), [[21, 22, 23]])
   assert.deepEqual(failures.look(49).topics, ['bad'])
   // Each of them counts, since others were stored: they wait longer than the topic.
-  assert.deepEqual(failures.look(50), { lanes: ['lane 1', 'lane 2', 'lane 3'], topics: [], limit: 8 })
-  assert.deepEqual(see(failures, rows(3, 'bad'), 100), [], 'all of it had its turn: from the start again')
-  const sends = see(failures, [...rows(2, 'bad'), row(31, 'good')], 100)
+  const sends = see(failures, [row(4, 'bad'), row(31, 'good')], 50)
   assert.deepEqual(
     sends.map((one) => [one.apart, ids(one)]),
     [
       [undefined, [31]],
-      ['bad', [1, 2]],
+      ['new', [4]],
     ],
   )
   assert.deepEqual(failures.look(10_000).topics, ['bad'], 'while it is under way')
-  fail(failures, sends[1]!, [2], 200)
+  fail(failures, sends[1]!, [], 200)
   assert.equal(failures.calm(), true)
   assert.deepEqual(see(failures, [row(32, 'good')], 200).map(ids), [[32]], 'first those above suspicion')
-  const [again] = see(failures, [row(2, 'bad'), row(3, 'bad')], 10_000)
-  assert.equal(again!.apart, 'bad')
-  fail(failures, again!, [], 10_000)
-  assert.deepEqual(see(failures, [row(4, 'bad'), row(33, 'good')], 10_000).map(ids), [[4, 33]])
+  const again = see(failures, [row(2, 'bad'), row(3, 'bad'), row(5, 'bad')], 200)
+  assert.deepEqual(
+    again.map((one) => [one.apart, ids(one)]),
+    [
+      ['new', [5]],
+      ['again', [2, 3]],
+    ],
+  )
+  for (const one of again) fail(failures, one, [], 300)
+  failures.forget(row(1)) // parked
+  see(failures, [], 300)
+  see(failures, [], 300)
+  assert.deepEqual(see(failures, [row(6, 'bad'), row(33, 'good')], 300).map(ids), [[6, 33]])
+})
+
+test('a row that hangs again and again holds up neither another topic nor another of its own', () => {
+  const failures = create()
+  const [mixed] = see(failures, [row(1, 'half'), row(2, 'half'), row(3, 'good')])
+  fail(failures, mixed!, [1])
+  const flow = (now: number): (string | undefined)[] => see(failures, [row(1, 'half'), row(now, 'half'), row(now + 1, 'good')], now).map(({ apart }) => apart)
+  assert.deepEqual(flow(1_000), [undefined, 'new', 'again'])
+  // The one that failed is still under way.
+  assert.deepEqual(failures.look(2_000).topics, ['half'])
+})
+
+test('rows that failed and are gone, published or deleted by somebody else, leave no topic under suspicion', () => {
+  const failures = create()
+  fail(failures, together(row(1, 'bad')), [1], 0, { individually: false })
+  assert.equal(failures.calm(), false)
+  see(failures, [], 1_000)
+  assert.equal(failures.calm(), true)
 })
 
 test('a topic that spoils its sends is sent in halves down to the row that does it, which then goes by itself and is found', () => {
@@ -135,15 +159,16 @@ test('while a topic takes nothing each of its lanes has one turn before the firs
   assert.deepEqual(tried.slice(20, 24), [1, 2, 3, 4])
 })
 
-test('of many topics that hang, eight are under way at a time, and those above suspicion are looked for all the same', () => {
+test('of many topics that hang, 32 are under way at a time, and those above suspicion are looked for all the same', () => {
   const failures = create()
-  const hanging = Array.from({ length: 20 }, (_, i) => row(i + 1, `hangs ${i}`))
-  const [mixed] = see(failures, hanging.slice(0, 8))
-  fail(failures, mixed!, ids(mixed!), 0, { individually: false })
-  for (const one of see(failures, hanging.slice(8, 16))) fail(failures, one, ids(one), 0, { individually: false })
-  const underWay = see(failures, hanging, 1_000)
-  assert.equal(underWay.length, 8)
-  assert.deepEqual(see(failures, [...hanging.slice(0, 16), row(99, 'good')], 2_000).map(ids), [[99]])
+  const hanging = Array.from({ length: 40 }, (_, i) => row(i + 1, `hangs ${i}`))
+  for (let i = 0; i < 40; i += 8) for (const one of see(failures, hanging.slice(i, i + 8))) fail(failures, one, ids(one), 0, { individually: false })
+  let underWay = 0
+  for (let i = 0; i < 40; i += 8) {
+    underWay += see(failures, hanging.slice(i, i + 8), 1_000).length
+    assert.deepEqual(see(failures, [row(99, 'good')], 1_000).map(ids), [[99]])
+  }
+  assert.equal(underWay, 32)
 })
 
 test('of a topic of which thousands of lanes wait, none is looked for', () => {

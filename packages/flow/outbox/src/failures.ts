@@ -12,8 +12,8 @@ export interface Look {
 /** Rows that are sent together. */
 export interface Send {
   readonly rows: readonly Row[]
-  /** The topic that is sent by itself, beside the others. */
-  readonly apart: string | undefined
+  /** By itself, beside the others: new rows of a topic, or those of it that failed before. */
+  readonly apart: 'new' | 'again' | undefined
 }
 
 export interface Failed {
@@ -45,7 +45,7 @@ export interface Failures {
   forget(row: Row): void
   /** Rows of partitions that were lost are somebody else's. */
   forgetAllBut(partitions: readonly number[]): void
-  /** Nothing is left out any more but what is under way: leaving out much may be what the database had no patience for. */
+  /** Nothing is left out of the next look but what is under way: leaving out much may be what the database had no patience for. */
   anew(): void
   /** Whether each topic took something when it was sent last. */
   calm(): boolean
@@ -80,19 +80,21 @@ interface Suspect {
   until: number
   /** Rows to send at once: halved while a send fails as a whole, so that one row that spoils it is found and cannot pass for an outage. */
   size: number
+  /** New rows of it; and rows that failed before: a row that hangs again and again holds up no other of its topic. */
   underWay: boolean
+  again: boolean
 }
 
 /** Lanes of one topic: more of them cost each look too much, and the topic is left out whole. */
 const mostLanes = 2_000
-/** Topics under way by themselves at a time. */
-const mostApart = 8
+/** Sends under way by themselves at a time. */
+const mostApart = 32
 
 /**
  * Tells a poison row from a broker that is down: a failure counts against the row only when the publisher said that it is final, when others of its send
- * were stored, or when it was answered for and the broker took others since it failed before. An outage therefore parks nothing, however long it lasts.
- * A topic that takes nothing is under suspicion, and sent by itself beside the others until it takes all again: if it hangs or spoils its batch, it does so to
- * itself alone. Counted in memory: a relay that takes a partition over begins at zero.
+ * were stored, or when it was answered for and the broker took others since it failed before. An outage of the broker therefore parks nothing, however long it lasts.
+ * A topic of which something failed is under suspicion, and sent by itself beside the others until it takes all again: if it hangs or spoils its batch, it does so
+ * to itself alone. Counted in memory: a relay that takes a partition over begins at zero.
  */
 export function createFailures({ maxAttempts, retry, backoff, batch, random }: FailuresOptions): Failures {
   const failing = new Map<number, Failing>()
@@ -104,7 +106,7 @@ export function createFailures({ maxAttempts, retry, backoff, batch, random }: F
   let others = true
 
   const all = (): Suspect[] => [...suspects.values()]
-  const room = (): number => mostApart - all().filter((suspect) => suspect.underWay).length
+  const room = (): number => mostApart - all().reduce((n, { underWay, again }) => n + Number(underWay) + Number(again), 0)
   const isDue = (suspect: Suspect, now: number): boolean => !suspect.underWay && suspect.until <= now
   const waiting = (topic: string): Failing[] => [...failing.values()].filter((one) => one.topic === topic)
 
@@ -119,18 +121,25 @@ export function createFailures({ maxAttempts, retry, backoff, batch, random }: F
     return attempts >= maxAttempts
   }
 
+  /** Of a topic under suspicion: what waits for its time, had its turn, or is under way. */
+  const isLeftOut = ({ topic, tried, until, attempts }: Failing, now: number): boolean =>
+    tried || until > now || (attempts > 0 && suspects.get(topic)?.again === true)
+  /** Whether the last look left topics out. */
+  let partial = false
+
   return {
     look(now) {
       const none = forOthers || room() <= 0
       const due = all().filter((suspect) => !none && isDue(suspect, now))
       const topics = new Set([...suspects].filter(([, suspect]) => !due.includes(suspect)).map(([topic]) => topic))
       const lanes: string[] = []
-      const left = [...failing.values()].filter(({ topic, tried, until }) => !topics.has(topic) && (tried || until > now))
+      const left = [...failing.values()].filter((one) => !topics.has(one.topic) && isLeftOut(one, now))
       for (const [topic, ofTopic] of Map.groupBy(left, (one) => one.topic))
         if (ofTopic.length >= mostLanes) topics.add(topic)
         else for (const { lane } of ofTopic) lanes.push(lane)
       // While nothing else is there, no more bodies than are sent.
       const limit = due.length === 0 || others ? batch : due.reduce((sum, { size }) => sum + size, 0)
+      partial = topics.size > 0
       return { lanes, topics: [...topics], limit: Math.min(batch, limit) }
     },
 
@@ -145,7 +154,11 @@ export function createFailures({ maxAttempts, retry, backoff, batch, random }: F
         if (found.has(topic) || !isDue(suspect, now)) continue
         const rest = waiting(topic)
         if (rest.some((one) => one.tried)) more = true
-        else if (rest.length === 0 && !full) suspects.delete(topic)
+        else if (!full && !partial && !suspect.again && !rest.some((one) => isLeftOut(one, now))) {
+          // Nothing of it is there any more: somebody else published or deleted what failed.
+          suspects.delete(topic)
+          for (const [id, one] of failing) if (one.topic === topic) failing.delete(id)
+        }
         for (const one of rest) one.tried = false
       }
       return more
@@ -156,14 +169,20 @@ export function createFailures({ maxAttempts, retry, backoff, batch, random }: F
       const trusted = rows.filter((row) => !suspects.has(row.topic))
       if (trusted.length > 0) sends.push({ rows: trusted, apart: undefined })
       const apart = [...Map.groupBy(rows, (row) => row.topic)].filter(([topic]) => suspects.has(topic))
-      for (const [topic, ofTopic] of apart.slice(0, room())) {
+      for (const [topic, ofTopic] of apart) {
         const suspect = suspects.get(topic)!
-        const spoiling = new Set(ofTopic.filter((row) => failing.get(row.id)?.alone).map((row) => row.lane))
-        const first = ofTopic[0]!
-        const rowsNow = spoiling.has(first.lane) ? [first] : ofTopic.filter((row) => !spoiling.has(row.lane)).slice(0, suspect.size)
-        suspect.underWay = true
-        forOthers = true
-        sends.push({ rows: rowsNow, apart: topic })
+        const again = ofTopic.filter((row) => (failing.get(row.id)?.attempts ?? 0) > 0)
+        const lanes = new Set(again.map((row) => row.lane))
+        const fresh = ofTopic.filter((row) => !lanes.has(row.lane)).slice(0, suspect.size)
+        if (fresh.length > 0 && room() > 0) {
+          suspect.underWay = true
+          sends.push({ rows: fresh, apart: 'new' })
+        }
+        if (again.length > 0 && room() > 0) {
+          suspect.again = true
+          sends.push({ rows: failing.get(again[0]!.id)!.alone ? again.slice(0, 1) : again.filter((row) => !failing.get(row.id)!.alone), apart: 'again' })
+        }
+        forOthers ||= suspect.underWay || suspect.again
       }
       return sends
     },
@@ -192,18 +211,21 @@ export function createFailures({ maxAttempts, retry, backoff, batch, random }: F
       const ofTopics = Map.groupBy(rows, (row) => row.topic)
       const faulty = new Set(failed.map(({ row }) => row.topic))
       for (const [topic, { length }] of ofTopics) {
-        const suspect = suspects.get(topic)
+        const known = suspects.get(topic)
+        const suspect: Suspect = known ?? { failures: 0, until: 0, size: batch, underWay: false, again: false }
+        if (apart === 'again') suspect.again = false
+        else suspect.underWay = false
         if (took.has(topic)) {
-          if (!suspect) continue
-          const doubtful = faulty.has(topic) || waiting(topic).length > 0
-          if (doubtful) suspects.set(topic, { failures: 0, until: 0, size: Math.min(batch, suspect.size * 2), underWay: false })
-          else suspects.delete(topic)
-        } else if (faulty.has(topic)) {
-          const failures = (suspect?.failures ?? 0) + 1
+          if (apart !== 'again') Object.assign(suspect, { failures: 0, until: 0, size: Math.min(batch, suspect.size * 2) })
+        } else if (faulty.has(topic) && apart !== 'again') {
+          suspect.failures++
+          suspect.until = now + fullJitter(suspect.failures, backoff, random)
           // Sent with others it may be as innocent as they are.
-          const size = individually ? (suspect?.size ?? batch) : ofTopics.size > 1 ? length : Math.max(1, Math.floor(length / 2))
-          suspects.set(topic, { failures, until: now + fullJitter(failures, backoff, random), size, underWay: false })
-        } else if (suspect) suspect.underWay = false
+          if (!individually) suspect.size = ofTopics.size > 1 ? length : Math.max(1, Math.floor(length / 2))
+        }
+        const isClean = suspect.failures === 0 && !suspect.underWay && !suspect.again && waiting(topic).length === 0
+        if (isClean) suspects.delete(topic)
+        else if (known || faulty.has(topic)) suspects.set(topic, suspect)
       }
       return { stored, failed, poison, refused }
     },
@@ -215,7 +237,7 @@ export function createFailures({ maxAttempts, retry, backoff, batch, random }: F
     },
     anew() {
       for (const one of failing.values()) Object.assign(one, { tried: false, until: 0 })
-      for (const [topic, suspect] of suspects) if (!suspect.underWay) suspects.delete(topic)
+      for (const suspect of suspects.values()) suspect.until = 0
       forOthers = false
     },
     calm: () => all().every((suspect) => suspect.failures === 0),

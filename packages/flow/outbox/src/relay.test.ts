@@ -252,6 +252,69 @@ describe('poison', () => {
       assert.equal(new Set(broker.sent.map(({ id }) => id)).size, broker.sent.length)
     })
 
+  test('messages that hang hold up neither other topics nor others of their own, after their first time', async (t) => {
+    const { clock, add, moving, outbox, memory } = await setup(t, {
+      publish: (m) => (textOf(m) === 'hangs' ? new Promise(() => undefined) : Promise.resolve()),
+    })
+    const age = async (): Promise<number> => (await outbox.counts(memory)).pending
+    await add(['x', 'y', 'z'].map((key) => ({ ...message(key, 'hangs'), topic: 'a' })))
+    const pending: number[] = []
+    for (let second = 0; second < 240; second++) {
+      await add({ ...message(`k${second}`, 'fine'), topic: 'a' }, { ...message(`k${second}`, 'fine'), topic: 'b' })
+      await clock.advance(1_000)
+      pending.push(await age())
+    }
+    assert.deepEqual(
+      pending.slice(40).filter((n) => n > 3),
+      [],
+    )
+    for (let minute = 0; minute < 10 && moving.stats().parked < 3; minute++) {
+      await add({ ...message('later', 'fine'), topic: 'b' })
+      await clock.advance(60_000)
+    }
+    assert.equal(moving.stats().parked, 3)
+  })
+
+  test('a relay that lost what it had failed on is no longer down, and closing while others hang sends nothing twice', async (t) => {
+    const slow = { ms: 0 }
+    const sent: string[] = []
+    const { clock, add, memory, outbox, moving } = await setup(t, {
+      publishBatch: async (messages) => {
+        if (messages.some(({ topic }) => topic === 'bad') && slow.ms === 0) throw failing(true)
+        await clock.sleep(slow.ms)
+        sent.push(...messages.map(textOf))
+        return messages.map(() => ({ status: 'stored' }))
+      },
+    })
+    await add({ ...message('k', 'one'), topic: 'bad' })
+    await clock.advance(5_000)
+    assert.equal((await moving.check()).status, 'degraded')
+    await memory.outbox.queue.next(memory, {
+      done: [{ id: 1, partition: 0 }].concat(Array.from({ length: 16 }, (_, p) => ({ id: 1, partition: p }))),
+      from: [],
+      except: { lanes: [], topics: [] },
+      limit: 0,
+      limitBytes: 0,
+    })
+    await clock.advance(5_000)
+    assert.deepEqual([(await moving.check()).status, moving.stats().state], ['ok', 'running'])
+
+    await add({ ...message('k', 'two'), topic: 'bad' })
+    await clock.advance(1_000)
+    slow.ms = 12_000
+    await clock.advance(2_000)
+    const closing = moving.close()
+    const other = testBroker()
+    const next = relay({ db: memory, outbox, publisher: other, clock })
+    await next.start()
+    await clock.advance(60_000)
+    await closing
+    assert.deepEqual([sent, other.sent.length], [['two'], 0])
+    const ending = next.close()
+    await clock.advance(10_000)
+    await ending
+  })
+
   test('partitions of which rows are under way beside the others are not handed over before their answer', async (t) => {
     const answers: (() => void)[] = []
     const taken: string[] = []

@@ -82,6 +82,7 @@ export function relay(options: RelayOptions): Relay {
   let waking = deferred()
   let woken = false
   let loop: Promise<unknown> = Promise.resolve()
+  let keeping: Promise<unknown> = Promise.resolve()
   let unlisten: (() => Promise<unknown>) | undefined
   let starting: Promise<void> | undefined
   let closing: Promise<void> | undefined
@@ -114,7 +115,6 @@ export function relay(options: RelayOptions): Relay {
    * then `gain` makes us see: what is blocked, and old ids that came back.
    */
   async function makeSure(): Promise<void> {
-    await withDeadline(Promise.all(beside.values()), clock, leaseMs).catch(() => undefined)
     await settleAnswers()
     await flush()
     await leases.leave()
@@ -133,11 +133,12 @@ export function relay(options: RelayOptions): Relay {
     if (!leases.seen()) return
     await flush() // What is given up must hold nothing that was confirmed, or the next holder would send it again.
     const gained = await leases.balance(new Set([...beside.keys()].flatMap(({ rows }) => rows.map((row) => row.partition))))
+    const held = leases.held().map((lease) => lease.partition)
+    failures.forgetAllBut(held.filter((partition) => !gained.includes(partition)))
     if (gained.length === 0) return
     horizon.forget()
     blocked = undefined
     maintainAt = 0
-    failures.forgetAllBut(leases.held().map((lease) => lease.partition))
   }
 
   async function maintain(): Promise<void> {
@@ -309,22 +310,29 @@ export function relay(options: RelayOptions): Relay {
         .then((end) => (unlisten = end))
         .catch((error: unknown) => tell('onError', error, 'database'))
     state = 'running'
-    loop = Promise.all([run().finally(() => ended.abort()), keepLeases()])
+    loop = run()
+    keeping = keepLeases()
   }
 
   async function end(): Promise<void> {
     await starting?.catch(() => undefined)
     stopping.abort(new Error('The relay is closed'))
     await loop
-    await Promise.all(beside.values())
     await unlisten?.().catch(() => undefined)
-    try {
+    const finish = async (): Promise<void> => {
       await settleAnswers()
       await flush()
+    }
+    try {
+      await finish() // Not after what may still take its time.
+      await Promise.all(beside.values())
+      await finish()
       if (joined) await leases.leave()
     } catch (error) {
       tell('onError', error, 'database')
     }
+    ended.abort()
+    await keeping
     state = 'closed'
   }
 
