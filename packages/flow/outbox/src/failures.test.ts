@@ -116,6 +116,17 @@ test('a row that hangs again and again holds up neither another topic nor anothe
   assert.deepEqual(failures.look(2_000).topics, ['half'])
 })
 
+test('a look reads no more than is sent while only a topic under suspicion is there, and as much as ever when there are others', () => {
+  const failures = create()
+  fail(failures, together(row(1, 'bad')), [1], 0, { individually: false })
+  const [alone] = see(failures, [row(1, 'bad')], 1_000)
+  fail(failures, alone!, [1], 1_000, { individually: false })
+  see(failures, [], 3_000)
+  assert.equal(failures.look(3_000).limit, 1)
+  see(failures, [row(5, 'good')], 3_000)
+  assert.equal(failures.look(3_000).limit, 8)
+})
+
 test('rows that failed and are gone, published or deleted by somebody else, leave no topic under suspicion', () => {
   const failures = create()
   fail(failures, together(row(1, 'bad')), [1], 0, { individually: false })

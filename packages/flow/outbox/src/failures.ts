@@ -102,7 +102,7 @@ export function createFailures({ maxAttempts, retry, backoff, batch, random }: F
   let stores = 0
   /** Whether the next look is for those above suspicion: a topic that is tried again and again must not stand before them each time. */
   let forOthers = false
-  /** Whether the last such look found any. */
+  /** Whether there are any: then a look reads as much as ever. */
   let others = true
 
   const all = (): Suspect[] => [...suspects.values()]
@@ -145,7 +145,8 @@ export function createFailures({ maxAttempts, retry, backoff, batch, random }: F
 
     looked(rows, full, now) {
       const none = forOthers || room() <= 0
-      if (forOthers) others = rows.length > 0
+      if (rows.some((row) => !suspects.has(row.topic))) others = true
+      else if (forOthers) others = false
       forOthers = false
       if (none) return all().some((suspect) => isDue(suspect, now)) && room() > 0
       const found = new Set(rows.map((row) => row.topic))
