@@ -1,14 +1,15 @@
 import type { ChildProcess } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { closeSync, existsSync, openSync, readFileSync, rmSync, statSync } from 'node:fs'
+import { closeSync, existsSync, openSync, readFileSync, statSync } from 'node:fs'
 import { chown, mkdir, mkdtemp, open, readdir, readFile, realpath, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { dirname, join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { errorText } from '@core-backend/internal/thrown'
 import { type Account, accountFor, programsOfNpm } from './embedded-postgres/account.ts'
-import { claimFolder, commandOf, startIdOf } from './embedded-postgres/claim.ts'
-import { EmbeddedPostgresError } from './embedded-postgres/error.ts'
+import { claimFolder } from './embedded-postgres/claim.ts'
+import { EmbeddedPostgresError, startFailure } from './embedded-postgres/error.ts'
+import { backendsOf, forgetReusedPid, postmasterFile, postmasterOf, signalAll, stop } from './embedded-postgres/postmaster.ts'
 
 export { EmbeddedPostgresError } from './embedded-postgres/error.ts'
 
@@ -65,7 +66,7 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
   let server: ChildProcess
   let closing: Promise<void> | undefined
   try {
-    await stopLeftBehind(cluster, closeMs)
+    await stopLeftBehind(cluster, closeMs, logger)
     account = await accountFor(programs, dataDir, cluster)
     if (!existsSync(cluster)) await initialise(account, dataDir, cluster, signal)
     password = (await passwordOf(dataDir)) ?? (await protect(account, dataDir, cluster, signal))
@@ -76,7 +77,9 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
   }
 
   // Whatever way the process ends (but SIGKILL), its server does not outlive it.
-  const onExit = (): void => void server.kill('SIGINT')
+  const onExit = (): void => {
+    if (server.kill('SIGINT')) signalAll([server.pid!, ...backendsOf(cluster, server.pid)], 'SIGCONT')
+  }
   process.once('exit', onExit)
   let referenced = true
 
@@ -98,7 +101,7 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
       logger?.warn({ code: server.exitCode, signal: server.signalCode }, 'PostgreSQL stopped, starting it again')
       ;[server] = await launch(account, dataDir, { settings, port })
       if (!referenced) server.unref()
-      if (closing) await stop(server.pid!, closeMs)
+      if (closing) await stop(cluster, server.pid!, closeMs)
       else logger?.info({ pid: server.pid, port }, 'PostgreSQL is back')
     }
   }
@@ -106,7 +109,7 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
   const close = (): Promise<void> =>
     (closing ??= (async () => {
       server.ref()
-      await stop(server.pid!, closeMs)
+      await stop(cluster, server.pid!, closeMs)
       await exited
     })())
 
@@ -179,7 +182,7 @@ async function initialise(account: Account, dataDir: string, cluster: string, si
   await ended(child)
   signal?.removeEventListener('abort', abort)
   signal?.throwIfAborted()
-  if (child.exitCode !== 0) throw failure(readFileSync(join(dataDir, 'initdb.log'), 'utf8'))
+  if (child.exitCode !== 0) throw startFailure(readFileSync(join(dataDir, 'initdb.log'), 'utf8'), { cluster, holders: [] })
   // The password of a cluster that was deleted would keep this one from getting its own.
   await rm(passwordFileOf(dataDir), { force: true })
   await rename(fresh, cluster)
@@ -214,7 +217,7 @@ async function protect(account: Account, dataDir: string, cluster: string, signa
   await ended(child)
   signal?.throwIfAborted()
   const words = await readFrom(logFile, from)
-  if (child.exitCode !== 0 || words.includes('ERROR:')) throw failure(words)
+  if (child.exitCode !== 0 || words.includes('ERROR:')) throw startFailure(words, { cluster, holders: backendsOf(cluster) })
   await writeFile(join(cluster, 'pg_hba.conf'), 'host all all 127.0.0.1/32 scram-sha-256\n')
   await rename(`${file}.new`, file)
   return password
@@ -252,7 +255,7 @@ async function launch(account: Account, dataDir: string, { port, settings, signa
     const down = ended(child)
     while (child.exitCode === null && child.signalCode === null && child.pid !== undefined) {
       if (signal?.aborted) {
-        await stop(child.pid, 1_000)
+        await stop(cluster, child.pid, 1_000)
         await down
         throw signal.reason as Error
       }
@@ -263,67 +266,25 @@ async function launch(account: Account, dataDir: string, { port, settings, signa
     await down
     const words = await readFrom(logFile, from)
     const inUse = /could not bind|could not create any TCP/.test(words)
-    // Backends of a killed server live some ms longer than it and hold its shared memory; a free port can be taken before we bind it.
-    const passes = /pre-existing shared memory|lock file .* already exists/.test(words) ? tries < 100 : inUse && (port === undefined || tries < 3)
-    if (!passes || tries >= 100) throw inUse ? new EmbeddedPostgresError('ERR_EMBEDDED_POSTGRES_PORT', `Port ${chosen} on 127.0.0.1 is in use`) : failure(words)
+    // Backends of a killed server live some ms longer than it and hold its shared memory, or for ever where they stand still; a free port can be taken before we
+    // bind it.
+    const held = /pre-existing shared memory|lock file .* already exists/.test(words)
+    if (held && postmasterOf(cluster) === undefined) signalAll(backendsOf(cluster), 'SIGKILL')
+    const passes = held ? tries < 100 : inUse && (port === undefined || tries < 3)
+    if (!passes || tries >= 100) {
+      if (inUse) throw new EmbeddedPostgresError('ERR_EMBEDDED_POSTGRES_PORT', `Port ${chosen} on 127.0.0.1 is in use`)
+      throw startFailure(words, { cluster, holders: [postmasterOf(cluster) ?? [], backendsOf(cluster)].flat() })
+    }
     await sleep(100)
   }
 }
 
-/** Its own last fatal words, else its last line. */
-function failure(log: string): EmbeddedPostgresError {
-  const lines = log.split('\n').filter((line) => line.trim() !== '')
-  const fatal = lines.findLast((line) => /(FATAL|PANIC|error|cannot|could not):?/i.test(line)) ?? lines.at(-1) ?? 'it said nothing'
-  return new EmbeddedPostgresError('ERR_EMBEDDED_POSTGRES_START', `PostgreSQL did not start: ${fatal.replace(/^.*?(FATAL|PANIC):\s*/, '')}`)
-}
-
-/** The lines of `postmaster.pid`: pid, folder, start, port, socket folder, address, shared memory, status. */
-function postmasterFile(cluster: string): string[] {
-  try {
-    return readFileSync(join(cluster, 'postmaster.pid'), 'utf8').split('\n')
-  } catch {
-    return []
-  }
-}
-
-/** The pid of a live server on this cluster, and of nothing else that may have got its pid meanwhile. */
-function postmasterOf(cluster: string): number | undefined {
-  const pid = Number(postmasterFile(cluster)[0])
-  const ours = pid > 0 && startIdOf(pid) !== undefined && `${commandOf(pid)} `.includes(`-D ${cluster} `)
-  return ours ? pid : undefined
-}
-
-/** PostgreSQL refuses to start while any process has the pid in its file. The shared memory, found by the folder's inode, still guards the data. */
-function forgetReusedPid(cluster: string): void {
-  const pid = Number(postmasterFile(cluster)[0])
-  if (pid > 0 && startIdOf(pid) !== undefined && postmasterOf(cluster) === undefined) rmSync(join(cluster, 'postmaster.pid'), { force: true })
-}
-
-async function stopLeftBehind(cluster: string, closeMs: number): Promise<void> {
+async function stopLeftBehind(cluster: string, closeMs: number, logger: EmbeddedPostgresOptions['logger']): Promise<void> {
   const pid = postmasterOf(cluster)
-  if (pid !== undefined) await stop(pid, closeMs)
-}
-
-/** Fast shutdown, then immediate (as a crash: the next start recovers), then SIGKILL; each also wakes a server that stands still. Returns when the process is gone. */
-async function stop(pid: number, patienceMs: number): Promise<void> {
-  const life = startIdOf(pid)
-  if (life === undefined) return
-  for (const [signal, waitMs] of [
-    ['SIGINT', patienceMs],
-    ['SIGQUIT', 5_000],
-    ['SIGKILL', 60_000],
-  ] as const) {
-    for (const each of [signal, 'SIGCONT'] as const) {
-      try {
-        process.kill(pid, each)
-      } catch {
-        return
-      }
-    }
-    const until = performance.now() + waitMs
-    while (startIdOf(pid) === life && performance.now() < until) await sleep(10)
-    if (startIdOf(pid) !== life) return
-  }
+  if (pid === undefined) return
+  const slow = setTimeout(() => logger?.warn({ pid }, 'Waits for the PostgreSQL that an earlier run left behind to stop'), 1_000)
+  await stop(cluster, pid, closeMs)
+  clearTimeout(slow)
 }
 
 function ended(child: ChildProcess): Promise<void> {

@@ -81,19 +81,20 @@ export function startIdOf(pid: number): string | undefined {
     return stat === '' || fields[0] === 'Z' || fields[0] === 'X' ? undefined : `${bootId}:${fields[19]}`
   }
   if (process.platform === 'win32') return 'alive'
-  const [state = '', ...started] = psOf(pid, 'stat=,lstart=').split(/\s+/)
+  const [state = '', ...started] = ps('stat=,lstart=', '-p', String(pid)).split(/\s+/)
   return state === '' || state.startsWith('Z') ? undefined : started.join(' ')
 }
 
 /** The command line of a live process, its arguments separated by a space; empty when there is none to see. */
 export function commandOf(pid: number): string {
   if (process.platform === 'linux') return readOr(`/proc/${pid}/cmdline`, '').replaceAll('\0', ' ').trim()
-  return process.platform === 'win32' ? '' : psOf(pid, 'command=')
+  return process.platform === 'win32' ? '' : ps('command=', '-p', String(pid))
 }
 
-function psOf(pid: number, columns: string): string {
+/** What the system's `ps` says; empty when it finds nothing, or is not there. */
+export function ps(columns: string, ...which: string[]): string {
   try {
-    return execFileSync('ps', ['-ww', '-o', columns, '-p', String(pid)], { encoding: 'utf8', env: { ...process.env, LC_ALL: 'C' } }).trim()
+    return execFileSync('ps', ['-ww', '-o', columns, ...which], { encoding: 'utf8', env: { ...process.env, LC_ALL: 'C' } }).trim()
   } catch {
     return ''
   }
