@@ -77,9 +77,8 @@ export async function startActivelog(
     await createTables(background, tenants, [outbox.schema(), inbox.schema()], { logger, signal })
     await adoptEvents(background, tenants, logger, { signal })
 
-    // The broker, on which every event waits for the workers from its first day.
-    const broker = opened(await openBroker({ url: settings.brokerUrl, database: background, listenUrl: server ? undefined : url, logger }))
-    await broker.createTopic(topic, { groups: [group] })
+    // The broker: the one given, else the database.
+    const broker = opened(await openBroker({ url: settings.brokerUrl, database: background, listenUrl: server ? undefined : url, topic, group, logger }))
 
     const projections = postgresProjections(requests)
 

@@ -1,6 +1,7 @@
-import { type Broker, brokerFromUrl, type BrokerOptions, createBroker } from '@core-backend/messaging'
+import { type Broker, type BrokerDriver, brokerFromUrl, type BrokerOptions, createBroker } from '@core-backend/messaging'
 import { openTelemetry } from '@core-backend/messaging/otel'
 import { postgresDriver } from '@core-backend/messaging/postgres'
+import { errorText } from '@core-backend/internal/thrown'
 import type { Logger } from '../application/ports.ts'
 import type { Database } from './database.ts'
 import { listenOn } from './listen.ts'
@@ -12,11 +13,23 @@ export interface ActivelogBrokerOptions {
   database: Database
   /** Other processes publish too: hear of it at once. Absent: this process is the only one. */
   listenUrl: string | undefined
+  topic: string
+  group: string
   logger: Logger
 }
 
-/** The broker of this process. */
-export function openBroker({ url, database, listenUrl, logger }: ActivelogBrokerOptions): Promise<Broker> {
+/** The broker of `BROKER_URL` cannot be used. The message is one line without a password. */
+export class BrokerError extends Error {
+  override readonly name = 'BrokerError'
+  readonly code = 'ERR_ACTIVELOG_BROKER'
+  readonly retryable = true
+  constructor(url: string, cause: unknown) {
+    super(`Cannot use the broker of BROKER_URL ${url.replace(/\/\/[^@]*@/, '//').replace(/\?.*/s, '')}: ${errorText(cause)}`, { cause })
+  }
+}
+
+/** The broker of this process, on which every event waits for the group from its first day. Throws {@link BrokerError}. */
+export async function openBroker({ url, database, listenUrl, topic, group, logger }: ActivelogBrokerOptions): Promise<Broker> {
   const options: BrokerOptions = {
     tracing: openTelemetry(),
     hooks: {
@@ -24,12 +37,23 @@ export function openBroker({ url, database, listenUrl, logger }: ActivelogBroker
       onStuck: ({ message, group }) => logger.error({ topic: message.topic, group, messageId: message.id }, 'A handler ignores its signal'),
     },
   }
-  if (url !== undefined) return brokerFromUrl(url, options)
-  const driver = postgresDriver({
+  let broker: Broker | undefined
+  try {
+    broker = url === undefined ? createBroker(driverOf(database, listenUrl), options) : await brokerFromUrl(url, options)
+    await broker.createTopic(topic, { groups: [group] })
+    return broker
+  } catch (error) {
+    await broker?.close()
+    throw url === undefined ? error : new BrokerError(url, error)
+  }
+}
+
+/** Messages in the service's own database. */
+function driverOf(database: Database, listenUrl: string | undefined): BrokerDriver {
+  return postgresDriver({
     client: database,
     schema: sharedSchema,
     // Alone on its database, the next process is this one come back: it takes its partitions at once, also after SIGKILL.
     ...(listenUrl === undefined ? { member: 'activelog' } : { listen: listenOn(listenUrl) }),
   })
-  return Promise.resolve(createBroker(driver, options))
 }

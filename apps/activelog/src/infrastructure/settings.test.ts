@@ -41,6 +41,16 @@ test('a bad value is told by its variable, all of them at once, no password in i
   assert.deepEqual(faultsOf({ DATABASE_URL: 'postgres://u:secret@h:port/d' }), ['DATABASE_URL'])
 })
 
+test('a URL of another kind is told by its scheme and what there is, no more of it', () => {
+  assert.throws(() => fromEnv({ DATABASE_URL: 'mysql://u:secret@h/d', BROKER_URL: 'amqp://u:secret@h' }), {
+    code: 'ERR_ACTIVELOG_SETTINGS',
+    message:
+      'Bad settings: DATABASE_URL=mysql:*** (postgres://user:password@host:port/database); BROKER_URL=amqp:*** (memory: or postgres://user:password@host:port/database)',
+  })
+  assert.deepEqual(faultsOf({ BROKER_URL: 'postgres://u:secret@h:port/d' }), ['BROKER_URL'])
+  assert.deepEqual(faultsOf({ BROKER_URL: 'PostgreSQL://u:secret@/d?host=/run' }), [])
+})
+
 test('a role of several needs what processes can share', () => {
   assert.deepEqual(faultsOf({ ROLE: 'api' }), ['DATABASE_URL'])
   assert.deepEqual(faultsOf({ ROLE: 'worker', BROKER_URL: 'memory:' }), ['DATABASE_URL', 'BROKER_URL'])

@@ -1,4 +1,5 @@
 import { readSettings, type Settings, SettingsError, type SettingsFault, type Variable } from '@core-backend/internal/settings'
+import { parseBrokerUrl } from '@core-backend/messaging'
 import { isTenantName } from '../domain/tenant.ts'
 
 /** Everything that can be set, as environment variables. */
@@ -57,8 +58,8 @@ export function fromEnv(env: Record<string, string | undefined> = process.env): 
   if (tenants.length === 0) fault('TENANTS', JSON.stringify(env['TENANTS']), 'at least one name')
   for (const name of new Set(tenants))
     if (!isTenantName(name)) fault('TENANTS', JSON.stringify(name), 'names of 1 to 40 of a-z 0-9 _ -, beginning with a letter')
-  if (databaseUrl !== undefined && !(/^postgres(ql)?:$/.test(protocolOf(databaseUrl)) && URL.canParse(databaseUrl)))
-    fault('DATABASE_URL', '***', 'postgres://user:password@host:port/database')
+  if (databaseUrl !== undefined && !(isPostgres(databaseUrl) && URL.canParse(databaseUrl))) fault('DATABASE_URL', `${protocolOf(databaseUrl)}***`, postgresUrl)
+  if (brokerUrl !== undefined && !isBrokerUrl(brokerUrl)) fault('BROKER_URL', `${protocolOf(brokerUrl)}***`, `memory: or ${postgresUrl}`)
   if (role !== 'all') {
     if (databaseUrl === undefined) fault('DATABASE_URL', '(not set)', `needed by ROLE=${role}: processes share one database`)
     if (brokerUrl !== undefined && protocolOf(brokerUrl) === 'memory:') fault('BROKER_URL', 'memory:', `ROLE=${role} needs a broker that processes can share`)
@@ -68,4 +69,18 @@ export function fromEnv(env: Record<string, string | undefined> = process.env): 
   return Object.freeze({ ...settings, tenants: [...new Set(tenants)], listen: listens ? { host, port } : undefined })
 }
 
+const postgresUrl = 'postgres://user:password@host:port/database'
+
 const protocolOf = (url: string): string => url.slice(0, url.indexOf(':') + 1).toLowerCase()
+
+const isPostgres = (url: string): boolean => /^postgres(ql)?:$/.test(protocolOf(url))
+
+/** It may be one without a host, for a unix socket, which `URL` does not take. */
+function isBrokerUrl(url: string): boolean {
+  try {
+    parseBrokerUrl(url)
+    return protocolOf(url) === 'memory:' || isPostgres(url)
+  } catch {
+    return false
+  }
+}
