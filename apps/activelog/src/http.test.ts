@@ -175,6 +175,7 @@ suite('what is wrong', async () => {
     ['POST', '/activities', { body: draft, tenant: '' }, 400, 'X-Tenant-ID'],
     ['POST', '/activities', { body: draft, tenant: 'nobody' }, 404, 'X-Tenant-ID'],
     ['POST', '/activities', { body: draft, tenant: sql }, 404, 'X-Tenant-ID'],
+    ['POST', '/activities', { body: draft, tenant: 'acme, acme' }, 400, 'X-Tenant-ID'],
     ['POST', '/activities', { body: draft, tenant: 'ACME' }, 404, 'X-Tenant-ID'],
     ['POST', '/activities', { body: draft, tenant: 'constructor' }, 404, 'X-Tenant-ID'],
     ['GET', '/activities?limit=0', {}, 400, 'limit'],

@@ -65,6 +65,28 @@ test('all faults are told at once; what is missing is said to be required', () =
   assert.equal(refused({ userId: 2 ** 53 })['userId'], 'must be an integer from 1 to 9007199254740991')
 })
 
+test('a fault is told once', () => {
+  const twice = (change: object): unknown[] => {
+    try {
+      newActivity({ ...draft, ...change }, { id: 'a1', now })
+    } catch (error) {
+      return (error as InvalidActivityError).faults.map(({ detail }) => detail)
+    }
+    return []
+  }
+  assert.deepEqual(twice({ durationMinutes: 1e308 }), ['must be an integer from 1 to 1440'])
+  assert.deepEqual(twice({ userId: -1.5 }), ['must be an integer from 1 to 9007199254740991'])
+  assert.deepEqual(twice({ activityDate: '0000-00-00' }), ['must be a date that exists, as YYYY-MM-DD'])
+  assert.deepEqual(twice({ distanceKm: -1.2345 }), ['must be a number from 0 to 100000', 'must have at most three decimals'])
+})
+
+test('the fault of a text says what it may not have', () => {
+  assert.deepEqual(refused({ title: '\ud800', notes: '\ud800' }), {
+    title: 'must be 1 to 200 characters, not blank, without NUL or lone surrogates',
+    notes: 'must be 0 to 10000 characters, without NUL or lone surrogates',
+  })
+})
+
 test('unknown fields are refused by name, those that the service sets too', () => {
   assert.deepEqual(refused({ id: 'mine', durationMinute: 5 }), {
     id: 'is not a field that can be written',

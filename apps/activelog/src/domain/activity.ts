@@ -8,7 +8,7 @@ const text = (min: number, max: number): z.ZodType<string, string> =>
   z.string().refine(
     // Whatever is longer than twice `max` units has more characters than `max`, and is not counted.
     (value) => value.isWellFormed() && !value.includes('\0') && value.length <= 2 * max && value.trim().length >= min && Array.from(value).length <= max,
-    `must be ${min} to ${max} characters, not blank and without NUL`,
+    `must be ${min} to ${max} characters, ${min > 0 ? 'not blank, ' : ''}without NUL or lone surrogates`,
   )
 
 const bounds = `must be an integer from 1 to ${Number.MAX_SAFE_INTEGER}`
@@ -30,7 +30,9 @@ const changeable = {
     .min(0, 'must be an integer from 0 to 100000')
     .max(100_000, 'must be an integer from 0 to 100000'),
   notes: text(0, 10_000),
-  activityDate: z.iso.date('must be a date that exists, as YYYY-MM-DD').refine((date) => date >= '1900-01-01', 'must not be before 1900-01-01'),
+  activityDate: z.iso
+    .date({ error: 'must be a date that exists, as YYYY-MM-DD', abort: true })
+    .refine((date) => date >= '1900-01-01', 'must not be before 1900-01-01'),
 }
 
 const optional = {
@@ -135,7 +137,10 @@ function checkDate(date: string, now: Date): void {
 function parsed<T>(schema: z.ZodType<T>, input: unknown): T {
   const result = schema.safeParse(input)
   if (result.success) return result.data
-  throw new InvalidActivityError(result.error.issues.flatMap((issue) => faultsOf(issue, input)))
+  const faults = result.error.issues.flatMap((issue) => faultsOf(issue, input))
+  // A number may miss two bounds that are told in the same words.
+  const told = new Map(faults.map((fault) => [`${fault.field} ${fault.detail}`, fault]))
+  throw new InvalidActivityError([...told.values()])
 }
 
 function faultsOf({ code, path, message, ...issue }: z.core.$ZodIssue, input: unknown): Fault[] {
