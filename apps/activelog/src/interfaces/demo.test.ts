@@ -44,6 +44,22 @@ test('what stays of before is waited for a while, which is told, and then left o
   assert.deepEqual(lines, ['Waits up to 15 s for 3 events of before', 'posted 0 = handled 0 + dead-lettered 0 + pending 0'])
 })
 
+test('its line never has more handled than published, nor more published than posted', async (t) => {
+  const ended = new AbortController()
+  const server = createServer((_, response) => void response.writeHead(503).end()).listen(0, '127.0.0.1')
+  t.after(() => server.close().closeAllConnections())
+  await once(server, 'listening')
+  const lines: string[] = []
+  const counts = [none, { ...none, posted: 5, handled: 4, unpublished: 3 }, { ...none, posted: 5, handled: 5, unpublished: -1 }]
+  const progress = async (): Promise<Progress> => {
+    if (counts.length === 1) ended.abort()
+    return counts.shift() ?? { ...none, posted: 5, handled: 5 }
+  }
+  const { port } = server.address() as { port: number }
+  await playDemo({ url: `http://127.0.0.1:${port}`, progress }, ['acme'], ended.signal, { clock: hurried(), print: (line) => void lines.push(line) })
+  assert.deepEqual(lines.slice(0, 2), ['posted 5  published 4  handled 4  dead-lettered 0', 'posted 5  published 5  handled 5  dead-lettered 0'])
+})
+
 test('the sum waits for the last event, and says so when it does not come', async () => {
   const come = [0, 2, 2, 1].map((pending): Progress => ({ ...none, posted: pending && 2, handled: pending && 2 - pending, pending }))
   assert.deepEqual(await play(async () => come.shift() ?? { ...none, posted: 2, handled: 2 }), ['posted 2 = handled 2 + dead-lettered 0 + pending 0'])

@@ -78,8 +78,11 @@ async function watch(count: () => Promise<Progress>, signal: AbortSignal, clock:
   while (!signal.aborted) {
     await clock.sleep(live ? 250 : 3_000, { signal }).catch(() => {})
     const line = await count().then(
-      ({ posted, unpublished, handled, deadLettered }) =>
-        `posted ${posted}  published ${Math.max(0, posted - unpublished)}  handled ${handled}  dead-lettered ${deadLettered}`,
+      ({ posted, unpublished, handled, deadLettered }) => {
+        // They are counted one after the other: what has been handled meanwhile was published, and what was published was posted.
+        const published = Math.min(posted, Math.max(handled, posted - unpublished))
+        return `posted ${posted}  published ${published}  handled ${Math.min(handled, published)}  dead-lettered ${deadLettered}`
+      },
       () => 'the database is away',
     )
     if (live) process.stdout.write(`\r\u001B[2K${line}`)
