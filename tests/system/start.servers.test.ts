@@ -75,9 +75,12 @@ test('what cannot start says why in one line, and ends with 1', async (t) => {
     { DATA_DIR: dataDir, DATABASE_URL: 'postgres://u:secret@127.0.0.1:1/db' },
     /Cannot use the database postgres:\/\/127\.0\.0\.1:1\/db: .*ECONNREFUSED/,
   )
-  await fails({ DATA_DIR: dataDir, BROKER_URL: 'carrier-pigeon://x' }, /No driver for carrier-pigeon:/)
+  await fails(
+    { DATA_DIR: dataDir, BROKER_URL: 'carrier-pigeon://u:secret@x' },
+    /^activelog: Bad settings: BROKER_URL=carrier-pigeon:\*\*\* \(memory: or postgres:/,
+  )
   await fails({ DATA_DIR: dataDir }, /Unknown argument --dmeo: there are --demo and --help$/, { args: ['--dmeo'] })
-  await fails({ DATA_DIR: join(main, 'data') }, /Cannot write to the data folder .*main\.ts\/data: ENOTDIR/)
+  await fails({ DATA_DIR: join(main, 'data') }, /Cannot write to the data folder .*main\.ts\/data: part of its path is a file, set DATA_DIR to another folder$/)
   const busy = createServer().listen(0, '127.0.0.1')
   t.after(() => busy.close())
   await waitUntil(() => busy.listening)
@@ -90,7 +93,7 @@ test(
   { skip: process.getuid?.() !== 0 && 'needs root, to become somebody else' },
   async () => {
     const user = { uid: 12_345, gid: 12_345 }
-    await fails({ DATA_DIR: join(folder(0o755), 'data') }, /Cannot write to the data folder .*EACCES/, user)
+    await fails({ DATA_DIR: join(folder(0o755), 'data') }, /Cannot write to the data folder .*: this user may not, set DATA_DIR to another folder$/, user)
     const own = folder(0o700)
     chownSync(own, user.uid, user.gid)
     const started = await start(own, {}, user)
@@ -134,7 +137,7 @@ test('`npm start --demo`, which npm takes for an option of its own, is the demo 
 })
 
 test('help says what can be set, also where it is set wrongly', async () => {
-  const app = startProgram(main, { args: ['--help'], env: { ...unset, PORT: 'abc' } })
+  const app = startProgram(main, { args: ['-h'], env: { ...unset, PORT: 'abc' } })
   assert.equal((await app.exited).code, 0)
   for (const line of [/^ {2}npm start -- --demo /, /^ {2}PORT=8080 +Port to listen on/, /^ {2}ROLE=all .*: all, api, relay, worker$/])
     assert.ok(

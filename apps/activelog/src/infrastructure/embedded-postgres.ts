@@ -156,11 +156,17 @@ async function makeFolder(folder: string): Promise<void> {
 }
 
 function unwritable(dataDir: string, error: unknown): EmbeddedPostgresError {
-  return new EmbeddedPostgresError(
-    'ERR_EMBEDDED_POSTGRES_FOLDER',
-    `Cannot write to the data folder ${dataDir}: ${(error as NodeJS.ErrnoException).code}`,
-    error,
-  )
+  const why = reasons[(error as NodeJS.ErrnoException).code ?? ''] ?? errorText(error)
+  return new EmbeddedPostgresError('ERR_EMBEDDED_POSTGRES_FOLDER', `Cannot write to the data folder ${dataDir}: ${why}, set DATA_DIR to another folder`, error)
+}
+
+const reasons: Record<string, string> = {
+  EACCES: 'this user may not',
+  EPERM: 'this user may not',
+  ENOENT: 'it cannot be made there',
+  ENOTDIR: 'part of its path is a file',
+  EROFS: 'the file system is read-only',
+  ENOSPC: 'the disk is full',
 }
 
 /**

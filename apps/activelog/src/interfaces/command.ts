@@ -91,7 +91,8 @@ export async function runCommand(start: Start, args: readonly string[] = process
 
 const flags: Record<string, string> = { '--demo': 'plays traffic for three tenants and counts along', '--help': 'shows this' }
 
-function read(args: readonly string[]): { settings: ActivelogSettings; demo: boolean; help: boolean } {
+function read(given: readonly string[]): { settings: ActivelogSettings; demo: boolean; help: boolean } {
+  const args = given.map((arg) => (arg === '-h' ? '--help' : arg))
   const unknown = args.find((arg) => !Object.hasOwn(flags, arg))
   if (unknown !== undefined) throw new TypeError(`Unknown argument ${unknown}: there are ${Object.keys(flags).join(' and ')}`)
   const help = args.includes('--help')
