@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { openBroker } from './broker.ts'
+import { BrokerError, openBroker } from './broker.ts'
 
 const logger = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }
 
@@ -19,4 +19,10 @@ test('a broker that cannot be used is told by its variable and address, without 
         return true
       },
     )
+})
+
+test('a broker that says nothing is told as that, and may be tried again, unlike a URL that is wrong', () => {
+  const silent = new BrokerError('postgres://h/x', new DOMException('The operation was aborted due to timeout', 'TimeoutError'))
+  assert.deepEqual([silent.message, silent.retryable], ['Cannot use the broker of BROKER_URL postgres://h/x: it does not answer', true])
+  assert.equal(new BrokerError('postgres://h/x', new RangeError('Unknown parameter')).retryable, false)
 })

@@ -22,9 +22,11 @@ export interface ActivelogBrokerOptions {
 export class BrokerError extends Error {
   override readonly name = 'BrokerError'
   readonly code = 'ERR_ACTIVELOG_BROKER'
-  readonly retryable = true
+  readonly retryable: boolean
   constructor(url: string, cause: unknown) {
-    super(`Cannot use the broker of BROKER_URL ${url.replace(/\/\/[^@]*@/, '//').replace(/\?.*/s, '')}: ${errorText(cause)}`, { cause })
+    const why = (cause as { name?: unknown }).name === 'TimeoutError' ? 'it does not answer' : errorText(cause)
+    super(`Cannot use the broker of BROKER_URL ${url.replace(/\/\/[^@]*@/, '//').replace(/\?.*/s, '')}: ${why}`, { cause })
+    this.retryable = (cause as { retryable?: boolean }).retryable ?? !(cause instanceof RangeError)
   }
 }
 
