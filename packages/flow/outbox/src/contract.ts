@@ -290,6 +290,9 @@ export const outboxContract: readonly ContractCase[] = [
     const from = Array.from({ length: 16 }, (_, partition) => ({ partition, low: 0 }))
     const others = await queue.next(h.db, { done: [], from, except: { lanes: [], topics: ['contract', 'none'] }, limit: 100, limitBytes: 1e9 })
     equal(others.map(text), ['other'], 'without a topic')
+    const upTo = all[9]!.id
+    const first = await queue.next(h.db, { done: [], from, upTo, except: { lanes: [], topics: ['other'] }, limit: 100, limitBytes: 1e9 })
+    equal(ids(first), ids(all.slice(0, 10)), 'up to an id')
   }),
 
   define('a look ends with the row whose body reaches the bytes asked for', async (h) => {

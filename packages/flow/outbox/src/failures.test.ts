@@ -36,7 +36,7 @@ const ids = ({ rows: sent }: Send): number[] => sent.map(({ id }) => id)
 function see(failures: Failures, found: readonly Row[], now = 0): readonly Send[] {
   const { topics, lanes, limit } = failures.look(now)
   const seen = found.filter(({ topic, lane }) => !topics.includes(topic) && !lanes.includes(lane)).slice(0, limit)
-  failures.looked(seen, seen.length === limit, now)
+  failures.looked(seen, { full: seen.length === limit, over: true }, now)
   return failures.sends(seen)
 }
 
@@ -186,7 +186,8 @@ test('of a topic of which thousands of lanes wait, none is looked for', () => {
   const failures = create()
   for (let id = 1; id <= 2_000; id++) fail(failures, together(row(id, 'many'), row(10_000 + id, 'many')), [id], id)
   fail(failures, together(row(9_000, 'few'), row(9_001, 'few')), [9_000], 1_000)
-  assert.deepEqual(failures.look(100), { lanes: ['lane 9000'], topics: ['many'], limit: 8 })
+  const { lanes: few, topics: whole } = failures.look(100)
+  assert.deepEqual([few, whole], [['lane 9000'], ['many']])
   const { lanes, topics } = failures.look(101)
   assert.deepEqual([topics, lanes.length], [[], 2_000], 'the first may have its next turn')
 })

@@ -7,6 +7,10 @@ export interface Look {
   readonly lanes: readonly string[]
   readonly topics: readonly string[]
   readonly limit: number
+  /** Whether all topics under suspicion are left out. */
+  readonly others: boolean
+  /** Goes up when a topic is under suspicion no longer. */
+  readonly cleared: number
 }
 
 /** Rows that are sent together. */
@@ -35,8 +39,8 @@ export interface Verdict {
 export interface Failures {
   /** Leaves out lanes whose failed row waits for its next attempt or had its turn, topics that are under way by themselves or wait, and in turn all that are under suspicion. */
   look(now: number): Look
-  /** Takes in what that found; `full` when there may be more. Whether to look again, for what was left out. */
-  looked(rows: readonly Row[], full: boolean, now: number): boolean
+  /** Takes in what that found; `full` when there may be more, `over` unless it is to go on elsewhere. Whether to look again at once. */
+  looked(rows: readonly Row[], look: { full: boolean; over: boolean }, now: number): boolean
   /** Which of these rows go now, and which together. */
   sends(rows: readonly Row[]): readonly Send[]
   settle(send: Send, outcome: Outcome, now: number): Verdict
@@ -100,6 +104,7 @@ export function createFailures({ maxAttempts, retry, backoff, batch, random }: F
   const failing = new Map<number, Failing>()
   const suspects = new Map<string, Suspect>()
   let stores = 0
+  let cleared = 0
   /** Whether the next look is for those above suspicion: a topic that is tried again and again must not stand before them each time. */
   let forOthers = false
   /** Whether there are any: then a look reads as much as ever. */
@@ -121,6 +126,9 @@ export function createFailures({ maxAttempts, retry, backoff, batch, random }: F
     return attempts >= maxAttempts
   }
 
+  const trust = (topic: string): void => {
+    if (suspects.delete(topic)) cleared++
+  }
   /** Of a topic under suspicion: what waits for its time, had its turn, or is under way. */
   const isLeftOut = ({ topic, tried, until, attempts }: Failing, now: number): boolean =>
     tried || until > now || (attempts > 0 && suspects.get(topic)?.again === true)
@@ -140,12 +148,13 @@ export function createFailures({ maxAttempts, retry, backoff, batch, random }: F
       // While nothing else is there, no more bodies than are sent.
       const limit = due.length === 0 || others ? batch : due.reduce((sum, { size }) => sum + size, 0)
       partial = topics.size > 0
-      return { lanes, topics: [...topics], limit: Math.min(batch, limit) }
+      return { lanes, topics: [...topics], limit: Math.min(batch, limit), others: suspects.size > 0 && due.length === 0, cleared }
     },
 
-    looked(rows, full, now) {
+    looked(rows, { full, over }, now) {
       const none = forOthers || room() <= 0
       if (rows.some((row) => !suspects.has(row.topic))) others = true
+      else if (!over) return (forOthers = true)
       else if (forOthers) others = false
       forOthers = false
       if (none) return all().some((suspect) => isDue(suspect, now)) && room() > 0
@@ -157,7 +166,7 @@ export function createFailures({ maxAttempts, retry, backoff, batch, random }: F
         if (rest.some((one) => one.tried)) more = true
         else if (!full && !partial && !suspect.again && !rest.some((one) => isLeftOut(one, now))) {
           // Nothing of it is there any more: somebody else published or deleted what failed.
-          suspects.delete(topic)
+          trust(topic)
           for (const [id, one] of failing) if (one.topic === topic) failing.delete(id)
         }
         for (const one of rest) one.tried = false
@@ -225,7 +234,7 @@ export function createFailures({ maxAttempts, retry, backoff, batch, random }: F
           if (!individually) suspect.size = ofTopics.size > 1 ? length : Math.max(1, Math.floor(length / 2))
         }
         const isClean = suspect.failures === 0 && !suspect.underWay && !suspect.again && waiting(topic).length === 0
-        if (isClean) suspects.delete(topic)
+        if (isClean) trust(topic)
         else if (known || faulty.has(topic)) suspects.set(topic, suspect)
       }
       return { stored, failed, poison, refused }

@@ -3,6 +3,10 @@ import type { HorizonView, Row } from './store.ts'
 export interface Horizon {
   /** Takes in the highest id given out and the transactions that may still bring one. */
   look(view: HorizonView): void
+  /** No row at or below it can appear any more. */
+  safe(): number
+  /** The highest id that was known to be given out at the last look. */
+  last(): number
   /** The id above which to read. */
   low(partition: number): number
   /** Takes in what a read of these partitions from their `low` returned; `full` when the limit cut it off. */
@@ -50,6 +54,8 @@ export function createHorizon(): Horizon {
       }
       previous = view
     },
+    safe: () => safe,
+    last: () => previous?.last ?? 0,
     low: (partition) => lows.get(partition) ?? 0,
     read(partitions, rows, full) {
       const first = new Map<number, number>()

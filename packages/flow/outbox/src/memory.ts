@@ -180,13 +180,15 @@ export function memoryStore(options: { clock?: Clock; partitions?: number } = {}
     },
 
     queue: {
-      async next(_, { done, from, except, limit, limitBytes }) {
+      async next(_, { done, from, upTo = Infinity, except, limit, limitBytes }) {
         await nextTurn() // As a database would: a relay with much to do must leave the process time for timers.
         const gone = new Set(done.map((row) => row.id))
         rows = rows.filter((row) => !gone.has(row.id))
         const lows = new Map(from.map(({ partition, low }) => [partition, low]))
         const [lanes, topics] = [new Set(except.lanes), new Set(except.topics)]
-        const found = rows.filter((row) => row.id > (lows.get(row.partition) ?? Infinity) && !lanes.has(row.lane) && !topics.has(row.topic)).slice(0, limit)
+        const found = rows
+          .filter((row) => row.id > (lows.get(row.partition) ?? Infinity) && row.id <= upTo && !lanes.has(row.lane) && !topics.has(row.topic))
+          .slice(0, limit)
         let bytes = 0
         const last = found.findIndex((row) => (bytes += row.value.length) >= limitBytes)
         return found

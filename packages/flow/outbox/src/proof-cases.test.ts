@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Pool } from 'pg'
 import { waitUntil } from '../../../../tests/kit/wait-until.ts'
-import { message, type schemas, testBroker } from './harness.test.ts'
+import { failing, message, type schemas, testBroker } from './harness.test.ts'
 import { relay, type Relay, type RelayOptions, type SqlClient } from './index.ts'
 
 export type Harness = Awaited<ReturnType<ReturnType<typeof schemas>['open']>>
@@ -175,6 +175,24 @@ export async function plan(h: Harness, backlog: number): Promise<void> {
     client.off('notice', onNotice)
     client.release(true)
   }
+}
+
+/** However many rows of a topic that takes nothing stand at the head, the others go on. */
+export async function others(h: Harness, n: number): Promise<void> {
+  const fill = `INSERT INTO ${h.schema}.outbox (message_id, topic, key, value) SELECT 'm' || i, 'bad', 'k' || i % 5000, 'x' FROM generate_series(1, $1::int) i`
+  await h.db.query(fill, [n])
+  const broker = testBroker()
+  const publishBatch: typeof broker.publishBatch = async (messages) => {
+    if (messages.some(({ topic }) => topic === 'bad')) throw failing(true)
+    return broker.publishBatch(messages)
+  }
+  await moving(h, 1, { publisher: { publishBatch } }, async () => {
+    for (let i = 0; i < 5; i++) {
+      await h.transaction((tx) => h.outbox.add(tx, message(`k${i}`, String(i))))
+      await waitUntil(() => broker.sent.length === i + 1, { guardMs: 30_000, what: `message ${i} behind ${n} of a topic that takes nothing` })
+    }
+  })
+  assert.deepEqual(broker.texts(), ['0', '1', '2', '3', '4'])
 }
 
 /** However many rows wait behind a parked one, a look at them reads few, and so does each step that brings them back. */

@@ -3,7 +3,7 @@ import { after, describe, test } from 'node:test'
 import { waitUntil } from '../../../../tests/kit/wait-until.ts'
 import { message, schemas, testBroker, textOf } from './harness.test.ts'
 import { createInbox, createOutbox, relay, type Alarm, type PublishedMessage, type SqlClient } from './index.ts'
-import { commitOrder, moving, outage, plan, releaseOfMany, restorePlan } from './proof-cases.test.ts'
+import { commitOrder, moving, others, outage, plan, releaseOfMany, restorePlan } from './proof-cases.test.ts'
 
 describe('proofs on PostgreSQL 18', () => {
   const { open, close } = schemas('pg18')
@@ -16,6 +16,8 @@ describe('proofs on PostgreSQL 18', () => {
     outage(await open(), { outageMs: 1_000, relays: 2 }))
 
   test('a turn reads its batch by the index, whatever the planner believes', async () => plan(await open(), 20_000))
+
+  test('a topic that takes nothing has 120,000 rows at the head: the others go on', async () => others(await open(), 120_000))
 
   test('what waits behind a parked row is not read to see whether it is free, and brought back by the index', async () => restorePlan(await open(), 30_000))
 

@@ -19,6 +19,8 @@ import { createTelling } from './telling.ts'
 /** Between looks at what is held back and at the lease table's neighbours, in polls. */
 const maintainPolls = 5
 const rateMs = 10_000
+/** Ids that one look passes where it leaves topics out: their backlog is walked through in steps. */
+const stride = 100_000
 /** Bodies read at a time; a message's own may come on top. */
 const batchBytes = 4 * 1_048_576
 
@@ -71,6 +73,10 @@ export function relay(options: RelayOptions): Relay {
   /** Rows on their way to the parked. */
   let parking: readonly Poison[] = []
   let groupsMade = false
+  /** Up to which id nothing is left but of topics under suspicion, while these are no fewer than they were; and how far the look for others has come. */
+  let passed = 0
+  let walked = 0
+  let cleared = 0
   /** Whether the others know of it, and leave it its share. */
   let joined = false
   let maintainAt = 0
@@ -137,6 +143,7 @@ export function relay(options: RelayOptions): Relay {
     failures.forgetAllBut(held.filter((partition) => !gained.includes(partition)))
     if (gained.length === 0) return
     horizon.forget()
+    passed = walked = 0
     blocked = undefined
     maintainAt = 0
   }
@@ -147,6 +154,7 @@ export function relay(options: RelayOptions): Relay {
     const found = await answered(queue.restore(db, leases.held(), { skip: onPark === 'skip-key', known: blocked }))
     blocked = found.blocked
     for (const partition of found.restored) horizon.reset(partition)
+    if (found.restored.length > 0) passed = walked = 0
     horizon.look(await answered(queue.horizon(db)))
     if (now >= longestAt) {
       longestAt = now + 10_000
@@ -158,11 +166,14 @@ export function relay(options: RelayOptions): Relay {
 
   async function read(): Promise<{ rows: readonly Row[]; more: boolean }> {
     const partitions = leases.held().map((lease) => lease.partition)
-    const { limit, ...except } = failures.look(clock.monotonic())
+    const { limit, others, cleared: now, ...except } = failures.look(clock.monotonic())
     const all = except.lanes.length + except.topics.length === 0
+    if (now !== cleared) passed = walked = 0
+    cleared = now
+    const upTo = !others ? undefined : walked + stride < horizon.last() ? walked + stride : Number.MAX_SAFE_INTEGER
     const confirmed = done
-    const from = partitions.map((partition) => ({ partition, low: horizon.low(partition) }))
-    const rows = await answered(queue.next(db, { done: confirmed, from, except, limit, limitBytes: batchBytes })).catch((error: unknown) => {
+    const from = partitions.map((partition) => ({ partition, low: Math.max(horizon.low(partition), others ? walked : 0) }))
+    const rows = await answered(queue.next(db, { done: confirmed, from, upTo, except, limit, limitBytes: batchBytes })).catch((error: unknown) => {
       failures.anew() // Leaving out much may be what the database had no patience for.
       throw error
     })
@@ -174,7 +185,12 @@ export function relay(options: RelayOptions): Relay {
     // Rows that wait for their next try were left out, and may be older than what was read.
     oldestSince = !all && oldestSince !== undefined ? Math.min(oldestSince, since ?? Infinity) : since
     if (oldestAge() >= alarmMs) alarm({ kind: 'oldest-age', ageMs: oldestAge() })
-    return { rows, more: failures.looked(rows, full, clock.monotonic()) || rows.length > 0 }
+    const over = upTo === undefined || upTo === Number.MAX_SAFE_INTEGER || rows.length > 0
+    if (upTo !== undefined) {
+      passed = Math.min(horizon.safe(), rows[0] ? rows[0].id - 1 : upTo)
+      walked = over ? passed : upTo
+    }
+    return { rows, more: failures.looked(rows, { full, over }, clock.monotonic()) || rows.length > 0 }
   }
 
   async function flush(): Promise<void> {
@@ -207,9 +223,7 @@ export function relay(options: RelayOptions): Relay {
   }
 
   async function settleAnswers(): Promise<void> {
-    const before = outages
     for (let answer = answers.shift(); answer; answer = answers.shift()) await settle(answer)
-    if (outages > before) await backOff(outages)
   }
 
   async function settle({ one, outcome, before }: Answer): Promise<void> {
@@ -231,6 +245,7 @@ export function relay(options: RelayOptions): Relay {
     if (notStored[0]) tell('onError', notStored[0].error, 'publish')
     outages = outage ? outages + 1 : 0
     state = outage ? 'broker-down' : 'running'
+    if (outage && one.apart === undefined) await backOff(outages)
     if (poison.length > 0) await park(poison.map((last) => ({ row: last.row, held: asParked(last, failures.attempts(last.row)) })))
   }
 

@@ -135,7 +135,7 @@ ${asideFunction(names)}
 END $outbox$`
 }
 
-/** Of a partition, for rows of other topics than those left out: the rest of a backlog would be read for nothing each time. */
+/** Rows of a partition, where topics are left out and no id says how far to look: the rest of a backlog would be read for nothing each time. */
 const looksAt = 5_000
 
 /**
@@ -148,10 +148,10 @@ const looksAt = 5_000
 function nextFunction(names: Names, partitions: number): string {
   const scan = (_: unknown, partition: number): string => `
         (SELECT * FROM (
-           SELECT * FROM ${names.table} WHERE partition = ${partition} AND id > lows[array_position(partitions, ${partition}::smallint)] ORDER BY id
-           LIMIT CASE WHEN except_topics <> '{}' THEN ${looksAt} END
+           SELECT * FROM ${names.table} WHERE partition = ${partition} AND id > lows[array_position(partitions, ${partition}::smallint)] AND id <= coalesce(up_to, ${2n ** 63n - 1n}) ORDER BY id
+           LIMIT CASE WHEN up_to IS NULL AND except_topics <> '{}' THEN ${looksAt} END
          ) AS head WHERE (except_lanes = '{}' OR ${lane} NOT IN (SELECT unnest(except_lanes))) AND (except_topics = '{}' OR topic <> ALL (except_topics)) ORDER BY id LIMIT most)`
-  return `CREATE FUNCTION ${names.next}(done_partitions smallint[], done_ids bigint[], partitions smallint[], lows bigint[], except_lanes text[], except_topics text[], most integer)
+  return `CREATE FUNCTION ${names.next}(done_partitions smallint[], done_ids bigint[], partitions smallint[], lows bigint[], except_lanes text[], except_topics text[], up_to bigint, most integer)
 RETURNS SETOF ${names.table} LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
 SET plan_cache_mode = force_generic_plan AS $next$

@@ -108,6 +108,8 @@ export interface NextOptions {
   done: readonly Pick<Row, 'id' | 'partition'>[]
   /** Where to look, and from which id (exclusive). */
   from: readonly { partition: number; low: number }[]
+  /** And up to which (inclusive), whatever is left out until there. Absent: to the end, or to where a store no longer likes to read what it leaves out. */
+  upTo?: number | undefined
   /** Lanes, and whole topics, to leave out. */
   except: { readonly lanes: readonly string[]; readonly topics: readonly string[] }
   limit: number
