@@ -73,3 +73,24 @@ for (const [what, happen] of [
     horizon.look({ origin: 'b', last: 2_300, writers: [] })
     assert.ok(low(horizon) >= 2_000, 'until it is learnt anew')
   })
+
+test('a walk through what is left out goes in steps to the end, and begins again where nothing can appear behind it', () => {
+  const horizon = createHorizon()
+  for (let i = 0; i < 3; i++) horizon.look(looked(250_000))
+  const steps: number[] = []
+  for (let over = false; !over;) {
+    const step = horizon.walk()
+    steps.push(step.low)
+    over = horizon.walked(step, undefined)
+  }
+  assert.deepEqual([steps, horizon.walk().low], [[0, 100_000, 200_000], 250_000])
+  horizon.look(looked(400_000))
+  assert.equal(horizon.walked(horizon.walk(), 300_000), true)
+  assert.equal(horizon.walk().low, 250_000, 'what comes later may have a lower id')
+  horizon.walkAnew()
+  assert.equal(horizon.walk().low, 0, 'when less is left out')
+  assert.equal(horizon.walked(horizon.walk(), 7), true)
+  assert.equal(horizon.walk().low, 6, 'what was found may still be there')
+  horizon.reset(0)
+  assert.equal(horizon.walk().low, 0, 'when old ids came back')
+})

@@ -3,19 +3,30 @@ import type { HorizonView, Row } from './store.ts'
 export interface Horizon {
   /** Takes in the highest id given out and the transactions that may still bring one. */
   look(view: HorizonView): void
-  /** No row at or below it can appear any more. */
-  safe(): number
-  /** The highest id that was known to be given out at the last look. */
-  last(): number
   /** The id above which to read. */
   low(partition: number): number
   /** Takes in what a read of these partitions from their `low` returned; `full` when the limit cut it off. */
   read(partitions: readonly number[], rows: readonly Pick<Row, 'id' | 'partition'>[], full: boolean): void
+  /** The next step through a backlog that is left out, for what else may stand in it. */
+  walk(): Step
+  /** Takes in the first id that it found, if any. Whether the walk is over; it begins again where nothing can appear behind it any more. */
+  walked(step: Step, first: number | undefined): boolean
+  /** Less is left out than before. */
+  walkAnew(): void
   /** Old ids may have come up again here. */
   reset(partition: number): void
   /** Whatever was learnt may be of another server by now. */
   forget(): void
 }
+
+/** From an id (exclusive) to another. */
+export interface Step {
+  readonly low: number
+  readonly upTo: number
+}
+
+/** Ids of one step. */
+const stride = 100_000
 
 /** How many looks until everything is read from the start again: for rows that were put in by hand with an old id. */
 const looksPerSweep = 120
@@ -32,12 +43,14 @@ export function createHorizon(): Horizon {
   let candidate: { last: number; writers: readonly string[] } | undefined
   let safe = 0
   let looks = 0
+  let place = 0
 
   function forget(): void {
     lows.clear()
     previous = undefined
     candidate = undefined
     safe = 0
+    place = 0
   }
 
   return {
@@ -54,8 +67,6 @@ export function createHorizon(): Horizon {
       }
       previous = view
     },
-    safe: () => safe,
-    last: () => previous?.last ?? 0,
     low: (partition) => lows.get(partition) ?? 0,
     read(partitions, rows, full) {
       const first = new Map<number, number>()
@@ -63,7 +74,17 @@ export function createHorizon(): Horizon {
       const end = full ? rows.at(-1)!.id : Infinity
       for (const partition of partitions) lows.set(partition, Math.max(0, Math.min(safe, (first.get(partition) ?? end) - 1)))
     },
-    reset: (partition) => void lows.delete(partition),
+    walk: () => ({ low: place, upTo: place + stride < (previous?.last ?? 0) ? place + stride : Number.MAX_SAFE_INTEGER }),
+    walked({ upTo }, first) {
+      const over = first !== undefined || upTo === Number.MAX_SAFE_INTEGER
+      place = over ? Math.min(safe, first === undefined ? upTo : first - 1) : upTo
+      return over
+    },
+    walkAnew: () => void (place = 0),
+    reset(partition) {
+      lows.delete(partition)
+      place = 0
+    },
     forget,
   }
 }

@@ -94,7 +94,7 @@ describe('a broker that is down', () => {
   test('for a quarter of an hour: nothing is parked, nothing lost, few attempts are made, and work resumes within a second of its return', async (t) => {
     let down = true
     const broker = testBroker(() => (down ? { status: 'unknown', error: failing(true) } : undefined))
-    const { clock, add, moving, outbox, memory } = await setup(t, broker)
+    const { clock, add, moving, outbox, memory } = await setup(t, broker, { pollMs: 1_000 })
     await add(many(300, (i) => `k${i % 20}`))
     for (let minute = 0; minute < 15; minute++) {
       await clock.advance(60_000)
@@ -251,6 +251,25 @@ describe('poison', () => {
       assert.deepEqual(seconds, [], 'after the one batch that it spoiled, nothing waits')
       assert.equal(new Set(broker.sent.map(({ id }) => id)).size, broker.sent.length)
     })
+
+  test('a topic that fails at once, again and again, keeps no message of another waiting, though these are few', async (t) => {
+    const broker = testBroker()
+    const { clock, add, moving } = await setup(t, {
+      publishBatch: async (messages) => {
+        if (messages.some(({ topic }) => topic === 'bad')) throw failing(true)
+        return broker.publishBatch(messages)
+      },
+    })
+    await add(many(10, (i) => `k${i}`).map((m) => ({ ...m, topic: 'bad' })))
+    await clock.advance(10_000)
+    for (let i = 0; i < 20; i++) {
+      await clock.advance(1_537)
+      await add(message('k', 'good'))
+      moving.wake()
+      await clock.advance(0)
+      assert.equal(broker.sent.length, i + 1)
+    }
+  })
 
   test('messages that hang hold up neither other topics nor others of their own, after their first time', async (t) => {
     const { clock, add, moving, outbox, memory } = await setup(t, {

@@ -19,8 +19,6 @@ import { createTelling } from './telling.ts'
 /** Between looks at what is held back and at the lease table's neighbours, in polls. */
 const maintainPolls = 5
 const rateMs = 10_000
-/** Ids that one look passes where it leaves topics out: their backlog is walked through in steps. */
-const stride = 100_000
 /** Bodies read at a time; a message's own may come on top. */
 const batchBytes = 4 * 1_048_576
 
@@ -73,9 +71,7 @@ export function relay(options: RelayOptions): Relay {
   /** Rows on their way to the parked. */
   let parking: readonly Poison[] = []
   let groupsMade = false
-  /** Up to which id nothing is left but of topics under suspicion, while these are no fewer than they were; and how far the look for others has come. */
-  let passed = 0
-  let walked = 0
+  /** How many topics had been cleared of suspicion at the last look: each may have rows that the walk has passed by. */
   let cleared = 0
   /** Whether the others know of it, and leave it its share. */
   let joined = false
@@ -143,7 +139,6 @@ export function relay(options: RelayOptions): Relay {
     failures.forgetAllBut(held.filter((partition) => !gained.includes(partition)))
     if (gained.length === 0) return
     horizon.forget()
-    passed = walked = 0
     blocked = undefined
     maintainAt = 0
   }
@@ -154,7 +149,6 @@ export function relay(options: RelayOptions): Relay {
     const found = await answered(queue.restore(db, leases.held(), { skip: onPark === 'skip-key', known: blocked }))
     blocked = found.blocked
     for (const partition of found.restored) horizon.reset(partition)
-    if (found.restored.length > 0) passed = walked = 0
     horizon.look(await answered(queue.horizon(db)))
     if (now >= longestAt) {
       longestAt = now + 10_000
@@ -168,12 +162,12 @@ export function relay(options: RelayOptions): Relay {
     const partitions = leases.held().map((lease) => lease.partition)
     const { limit, others, cleared: now, ...except } = failures.look(clock.monotonic())
     const all = except.lanes.length + except.topics.length === 0
-    if (now !== cleared) passed = walked = 0
+    if (now !== cleared) horizon.walkAnew()
     cleared = now
-    const upTo = !others ? undefined : walked + stride < horizon.last() ? walked + stride : Number.MAX_SAFE_INTEGER
+    const walk = others ? horizon.walk() : undefined
     const confirmed = done
-    const from = partitions.map((partition) => ({ partition, low: Math.max(horizon.low(partition), others ? walked : 0) }))
-    const rows = await answered(queue.next(db, { done: confirmed, from, upTo, except, limit, limitBytes: batchBytes })).catch((error: unknown) => {
+    const from = partitions.map((partition) => ({ partition, low: Math.max(horizon.low(partition), walk?.low ?? 0) }))
+    const rows = await answered(queue.next(db, { done: confirmed, from, upTo: walk?.upTo, except, limit, limitBytes: batchBytes })).catch((error: unknown) => {
       failures.anew() // Leaving out much may be what the database had no patience for.
       throw error
     })
@@ -185,11 +179,7 @@ export function relay(options: RelayOptions): Relay {
     // Rows that wait for their next try were left out, and may be older than what was read.
     oldestSince = !all && oldestSince !== undefined ? Math.min(oldestSince, since ?? Infinity) : since
     if (oldestAge() >= alarmMs) alarm({ kind: 'oldest-age', ageMs: oldestAge() })
-    const over = upTo === undefined || upTo === Number.MAX_SAFE_INTEGER || rows.length > 0
-    if (upTo !== undefined) {
-      passed = Math.min(horizon.safe(), rows[0] ? rows[0].id - 1 : upTo)
-      walked = over ? passed : upTo
-    }
+    const over = !walk || horizon.walked(walk, rows[0]?.id)
     return { rows, more: failures.looked(rows, { full, over }, clock.monotonic()) || rows.length > 0 }
   }
 
