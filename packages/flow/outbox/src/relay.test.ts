@@ -397,7 +397,7 @@ describe('poison', () => {
   test('attempts are as many as said, spaced by the backoff; other keys go on meanwhile, its own waits', async (t) => {
     const attempts: number[] = []
     const broker = testBroker((m) => (textOf(m) === 'poison' ? (attempts.push(clock.monotonic()), { status: 'rejected', error: failing(false) }) : undefined))
-    const { clock, add, moving } = await setup(t, broker, { maxAttempts: 4, retry: { initialMs: 1_000, multiplier: 2, maxMs: 3_000 }, pollMs: 1 })
+    const { clock, add, moving } = await setup(t, broker, { maxAttempts: 4, retry: { initialMs: 1_000, multiplier: 2, maxMs: 3_000 }, pollMs: 10 })
     await add(message('bad', 'poison'), message('bad', 'after'), message('good', '0'))
     await clock.advance(900)
     await add(message('good', '1'))
