@@ -16,6 +16,7 @@ import { watchOutage } from './infrastructure/outage.ts'
 import { timed } from './infrastructure/timed.ts'
 import { createTables, schemaOf, sharedSchema } from './infrastructure/schema.ts'
 import type { ActivelogSettings } from './infrastructure/settings.ts'
+import { untilFree } from './infrastructure/when-free.ts'
 import { type Activelog, runCommand, type StartOptions } from './interfaces/command.ts'
 import { oneAtATime } from './interfaces/http/health.ts'
 import { createLive } from './interfaces/http/live.ts'
@@ -78,7 +79,8 @@ export async function startActivelog(
     await adoptEvents(background, tenants, logger, { signal })
 
     // The broker: the one given, else the database.
-    const broker = opened(await openBroker({ url: settings.brokerUrl, database: background, listenUrl: server ? undefined : url, topic, group, logger }))
+    const opening = { url: settings.brokerUrl, database: background, listenUrl: server ? undefined : url, topic, group, logger }
+    const broker = opened(await untilFree("the broker's tables", () => openBroker(opening), { logger, signal }))
 
     const projections = postgresProjections(requests)
 

@@ -211,8 +211,11 @@ const withoutPassword = (url: string): string => {
   return `${protocol}//${host}${pathname}`
 }
 
-/** Somebody else holds what it needed for longer than `lockMs`. */
-export const isLocked = (error: unknown): boolean => (error as { code?: unknown } | null)?.code === '55P03'
+/** Somebody else holds what it needed for longer than `lockMs`; an error of the broker has that as its cause. */
+export function isLocked(error: unknown): boolean {
+  const { code, cause } = (error ?? {}) as { code?: unknown; cause?: unknown }
+  return code === '55P03' || (cause !== undefined && isLocked(cause))
+}
 
 /** The server gave up this transaction alone, at a deadlock, a timeout or somebody's word, and nothing of it is done. */
 export const isGivenUp = (error: unknown): boolean => /^(40001|40P01|57014|25P0)/.test(String((error as { code?: unknown } | null)?.code))
