@@ -69,11 +69,46 @@ test('the sum waits for the last event, and says so when it does not come', asyn
   ])
 })
 
+test('what is of before and is handled, or given up, while it plays does not spoil the sum; what is lost does', async () => {
+  const after = async (left: number, sum: Partial<Progress>): Promise<string | undefined> => {
+    const signal = new AbortController()
+    let asked = 0
+    const lines = await play(
+      async () => {
+        if (asked === 100) signal.abort()
+        return asked++ < 100 ? { ...none, deadLettered: 1, pending: left } : { ...none, ...sum }
+      },
+      { signal: signal.signal },
+    )
+    return lines.at(-1)
+  }
+  const done = { posted: 10, handled: 10, deadLettered: 1 }
+  assert.equal(await after(5, done), 'posted 10 = handled 10 + dead-lettered 0 + pending 0')
+  assert.equal(await after(5, { ...done, pending: 3 }), 'posted 10 = handled 10 + dead-lettered 0 + pending 0')
+  assert.equal(await after(5, { ...done, deadLettered: 3 }), 'posted 10 = handled 10 + dead-lettered 0 + pending 0')
+  assert.equal(await after(5, { ...done, handled: 7, deadLettered: 2, pending: 4 }), 'posted 10 = handled 7 + dead-lettered 1 + pending 2')
+  assert.equal(await after(5, { ...done, handled: 9 }), 'posted 10 is not handled 9 + dead-lettered 0 + pending 0')
+  assert.equal(await after(5, { ...done, handled: 11, pending: 5 }), 'posted 10 is not handled 11 + dead-lettered 0 + pending 0')
+  assert.equal(await after(5, { ...done, handled: 11 }), 'posted 10 is not handled 11 + dead-lettered 0 + pending 0')
+  assert.equal(await after(0, { ...done, handled: 9 }), 'posted 10 is not handled 9 + dead-lettered 0 + pending 0')
+})
+
 test('a count that fails is repeated for a while, and then the demo fails', async () => {
   let asked = 0
   const away = (): Promise<never> => Promise.reject(new Error('no database'))
   assert.deepEqual(await play(() => (asked++ % 3 === 0 ? Promise.resolve(none) : away())), ['posted 0 = handled 0 + dead-lettered 0 + pending 0'])
-  await assert.rejects(play(away), { message: 'no database' })
+  await assert.rejects(play(away, { signal: new AbortController().signal }), { message: 'no database' })
+})
+
+test('who stops it while the first count fails waits no longer', async () => {
+  const stopping = new AbortController()
+  let asked = 0
+  const away = (): Promise<never> => {
+    if (++asked === 2) stopping.abort()
+    return Promise.reject(new Error('no database'))
+  }
+  assert.deepEqual(await play(away, { signal: stopping.signal }), [])
+  assert.equal(asked, 2)
 })
 
 test('it ends also while requests are refused', async (t) => {

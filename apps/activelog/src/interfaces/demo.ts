@@ -21,34 +21,48 @@ export async function playDemo(
   signal: AbortSignal,
   { clock = systemClock, print = console.log }: DemoOptions = {},
 ): Promise<void> {
-  const counted = async (sinceId: string, until: number): Promise<Progress> => {
+  const counted = async (sinceId: string, until: number, stop?: AbortSignal): Promise<Progress> => {
     for (;;) {
       try {
         return await progress(sinceId)
       } catch (error) {
         if (clock.monotonic() >= until) throw error
-        await clock.sleep(200)
+        await clock.sleep(200, { signal: stop }).catch(() => {
+          throw error
+        })
       }
     }
   }
 
   // What an earlier run left behind is none of this one's; what stays, as an event that cannot be published, does not count either.
   const earlier = clock.monotonic() + drainMs
-  let before = await counted(uuidv7(), earlier)
-  const { pending: left } = before
-  if (left > 0) print(`Waits up to ${drainMs / 1_000} s for ${left} ${left === 1 ? 'event' : 'events'} of before`)
-  while (before.pending > 0 && clock.monotonic() < earlier && !signal.aborted) {
-    await clock.sleep(200, { signal }).catch(() => {})
-    before = await counted(uuidv7(), earlier)
+  let before: Progress
+  try {
+    before = await counted(uuidv7(), earlier, signal)
+    const { pending: left } = before
+    if (left > 0) print(`Waits up to ${drainMs / 1_000} s for ${left} ${left === 1 ? 'event' : 'events'} of before`)
+    while (before.pending > 0 && clock.monotonic() < earlier && !signal.aborted) {
+      await clock.sleep(200, { signal }).catch(() => {})
+      before = await counted(uuidv7(), earlier, signal)
+    }
+  } catch (error) {
+    if (signal.aborted) return // nothing was played
+    throw error
   }
   const sinceId = uuidv7()
-  const since = ({ posted, handled, deadLettered, unpublished, pending }: Progress): Progress => ({
-    posted,
-    handled,
-    deadLettered: deadLettered - before.deadLettered,
-    unpublished: unpublished - before.unpublished,
-    pending: pending - before.pending,
-  })
+  /** What is too many can only be of before, and only as many as were left then: these are taken for pending still, or else for dead-lettered meanwhile. */
+  const since = ({ posted, handled, deadLettered, unpublished, pending }: Progress): Progress => {
+    const dead = deadLettered - before.deadLettered
+    const old = Math.max(0, Math.min(handled + dead + pending - posted, before.pending))
+    const waiting = Math.min(old, pending)
+    return {
+      posted,
+      handled,
+      deadLettered: dead - Math.max(0, Math.min(old - waiting, dead)),
+      unpublished: unpublished - before.unpublished,
+      pending: pending - waiting,
+    }
+  }
 
   const ended = new AbortController()
   const playing = AbortSignal.any([signal, ended.signal])
