@@ -42,8 +42,9 @@ export interface Administration<C extends Capabilities = Capabilities> {
   deleteGroup(topic: string, group: string): Promise<void>
   listGroups(topic: string): Promise<readonly string[]>
   /**
-   * Messages of the topic that the group has not settled, delayed ones and those in its private source included. `oldestAt`: timestamp of the first of them that is due, the
-   * oldest of all partitions; `undefined` where there is none, or the broker only estimates.
+   * Messages of the topic that the group has not settled, delayed ones and those in its private source included. `oldestAt`: since when
+   * the first of them that is due could have been handled, the oldest of all partitions; on PostgreSQL its timestamp, which for one that was delayed or
+   * replayed is earlier. `undefined` where there is none, or the broker only estimates.
    */
   lag(
     topic: string,

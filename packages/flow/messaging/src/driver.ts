@@ -164,7 +164,10 @@ export interface GroupInfo {
   readonly members: number
   /** Messages not settled yet, delayed ones included. */
   readonly lag: number
-  /** Timestamp of the first message not settled, the oldest of all partitions; delayed ones do not count. `undefined`: there is none, or the broker only estimates. */
+  /**
+   * Since when the first message not settled could have been handled, by the broker's clock; where the broker does not keep that, its timestamp, which for one
+   * that was delayed or replayed is earlier. The oldest of all partitions; delayed ones do not count. `undefined`: there is none, or the broker only estimates.
+   */
   readonly oldestAt: number | undefined
   /** True where the broker only estimates. */
   readonly approximate: boolean

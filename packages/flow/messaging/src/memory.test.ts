@@ -229,6 +229,19 @@ test('a delayed message comes exactly in its millisecond, also after a nearer on
   ])
 })
 
+test('what waits is as old as its place in the log, not as its timestamp', async () => {
+  const { store, clock } = open({})
+  const broker = createBroker(memoryDriver({ store }), { clock })
+  await broker.createTopic('t', { groups: ['g'] })
+  const oldest = async (): Promise<number | undefined> => (await broker.lag('t', 'g')).oldestAt
+  const due = clock.now() + 60_000
+  await broker.publish({ topic: 't', value, timestamp: 1, deliverAt: due })
+  assert.equal(await oldest(), undefined)
+  await clock.advance(90_000)
+  assert.equal(await oldest(), due)
+  await clock.run(() => broker.close())
+})
+
 test('a dedupeId is forgotten after its window', async () => {
   const { broker, clock } = open({ dedupeWindowMs: 1_000 })
   const send = async (): Promise<boolean> => (await broker.publish({ topic: 't', value, dedupeId: 'd' })).duplicate

@@ -155,7 +155,7 @@ export function memoryDriver(options: MemoryDriverOptions = {}): MemoryDriver {
           members: [...alive.values()].filter((until) => until > store.clock.now()).length,
           lag:
             one.delayed.length + cursors.reduce((sum, cursor, p) => sum + one.logs[p]!.next - Math.max(cursor.next, one.logs[p]!.base) - cursor.above.size, 0),
-          oldestAt: oldestOf(cursors.map((cursor, p) => one.logs[p]!.entries.find(({ offset }) => offset >= cursor.next)?.message.timestamp)),
+          oldestAt: oldestOf(cursors.map((cursor, p) => one.logs[p]!.entries.find(({ offset }) => offset >= cursor.next && !cursor.above.has(offset))?.at)),
           approximate: false,
         }))
       },

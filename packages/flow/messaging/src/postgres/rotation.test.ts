@@ -327,6 +327,23 @@ test('what is older than maxAgeMs goes, read or not, and what was unread is coun
   await driver.close()
 })
 
+test('what waits is as old as the first message that is still there and not settled', async () => {
+  const { name, driver } = await stage()
+  await driver.admin.createTopic('orders', { partitions: 1, keep: false, maxAgeMs: undefined })
+  const messages = series('orders', 4).map((message, n) => ({ ...message, timestamp: 1_000 + n }))
+  await driver.publish(messages, { signal: never })
+  await driver.admin.createGroup('orders', 'g', 'earliest')
+  const oldest = async (): Promise<number | undefined> => (await driver.admin.groups('orders'))[0]!.oldestAt
+  assert.equal(await oldest(), 1_000)
+  const reader = await member(driver, 'orders', 'g')
+  const handed = await reader.take(4)
+  await reader.consumption.settle([{ partition: 0, epoch: handed[0]!.epoch, watermark: undefined, above: [handed[1]!], settled: [] }])
+  await sql(`DELETE FROM ${name}.messages WHERE "offset" = 0`)
+  assert.equal(await oldest(), 1_002)
+  await reader.leave()
+  await driver.close()
+})
+
 test('a log does not show what is too old and not freed yet', async () => {
   const { name, driver, turn, rows } = await stage()
   await driver.admin.createTopic('orders', { partitions: 1, keep: false, maxAgeMs: 60_000 })

@@ -100,7 +100,9 @@ INSERT INTO ${s}.handed (group_id, pid, below) SELECT group_id, pid, watermark F
   ((SELECT coalesce(sum(p.next - c.watermark - ${s}.settled_between(c.above, c.above_from, c.watermark, p.next)), 0)
     FROM ${s}.cursors c JOIN ${s}.partitions p ON p.id = c.pid WHERE c.group_id = g.id)
   + (SELECT count(*) FROM ${s}.delayed d JOIN ${s}.partitions p ON p.id = d.pid WHERE p.topic_id = g.topic_id))::float8 AS lag,
-  (SELECT min((SELECT m.ts FROM ${s}.messages m WHERE m.pid = c.pid AND m."offset" = c.watermark)) FROM ${s}.cursors c WHERE c.group_id = g.id) AS oldest_at
+  (SELECT min((SELECT m.ts FROM ${s}.messages m WHERE m.pid = c.pid AND m."offset" >= greatest(c.watermark, p.low)
+    AND (c.above IS NULL OR ${s}.settled_between(c.above, c.above_from, m."offset", m."offset" + 1) = 0) ORDER BY m."offset" LIMIT 1))
+    FROM ${s}.cursors c JOIN ${s}.partitions p ON p.id = c.pid WHERE c.group_id = g.id) AS oldest_at
 FROM ${s}.groups g JOIN ${s}.topics t ON t.id = g.topic_id WHERE t.name = $1::text ORDER BY g.name`,
 
     /** As `createGroup`. A new epoch: whoever joins meanwhile must claim anew. */
