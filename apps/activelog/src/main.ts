@@ -23,6 +23,7 @@ import { createLive } from './interfaces/http/live.ts'
 import { createMetrics } from './interfaces/http/metrics.ts'
 import { routes, untilStarted } from './interfaces/http/routes.ts'
 import { serve } from './interfaces/http/server.ts'
+import { waitingTime } from './interfaces/http/waiting.ts'
 import { broadcast } from './interfaces/broadcast.ts'
 import { activityWorker, group } from './interfaces/worker.ts'
 
@@ -126,10 +127,11 @@ export async function startActivelog(
       const found = await counts()
       return { status: found.oldestAgeMs < staleMs && found.parked === 0 ? 'ok' : 'degraded', ...found }
     }
+    const waited = waitingTime()
     /** Events that wait for workers, of whatever process, while there is none, or for too long. */
     const handling = async (): Promise<{ status: string; messages: number; members: number; oldestAgeMs: number }> => {
       const { messages, members, oldestAt } = await lag()
-      const oldestAgeMs = oldestAt === undefined ? 0 : Math.max(0, Date.now() - oldestAt)
+      const oldestAgeMs = waited(oldestAt)
       return { status: (messages > 0 && members === 0) || oldestAgeMs >= staleMs ? 'degraded' : 'ok', messages, members, oldestAgeMs }
     }
     const relaying =
