@@ -38,7 +38,7 @@ const lateMs = 2_000
  */
 export async function startActivelog(
   settings: ActivelogSettings,
-  { logger: log, onFatal = () => {}, signal, closeMs = 20_000 }: StartOptions,
+  { logger: log, onFatal = () => {}, signal, closeMs = 20_000, graceMs = 1_000 }: StartOptions,
 ): Promise<Activelog> {
   const { role, tenants } = settings
   const has = (part: 'api' | 'relay' | 'worker'): boolean => role === 'all' || role === part
@@ -52,7 +52,7 @@ export async function startActivelog(
   try {
     // The port: one that is taken is told before anything else begins. Until the rest is there, everybody is told to come back.
     let answer: (request: Request) => Response | Promise<Response> = untilStarted
-    const http = settings.listen && opened(await serve((request) => answer(request), settings.listen))
+    const http = settings.listen && opened(await serve((request) => answer(request), { ...settings.listen, graceMs }))
 
     // The database: the one given, else a real PostgreSQL of our own.
     const server =

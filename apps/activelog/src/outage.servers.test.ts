@@ -5,7 +5,11 @@ import { openDatabase as openTestDatabase } from '@core-backend/testkit/postgres
 import { tcpProxy } from '@core-backend/testkit/tcp-proxy'
 import { waitUntil } from '@core-backend/testkit/wait-until'
 import { isBusy, isUnavailable, openDatabase } from './infrastructure/database.ts'
+import { fromEnv } from './infrastructure/settings.ts'
+import { startActivelog } from './main.ts'
 import { draft, startService } from './service.fixture.ts'
+
+const quiet = { debug() {}, info() {}, warn() {}, error() {} }
 
 test('a crowd that waits for a lock takes every connection of the requests: the process stays ready, and nobody is told of an outage', async (t) => {
   const told: string[] = []
@@ -95,4 +99,31 @@ test('a server that has gone silent does not hold up the end, whatever waits for
   await assert.rejects(asked, (error) => isUnavailable(error) || isBusy(error))
   await proxy.close()
   await test.close()
+})
+
+test('a start waits for a table of the broker that somebody else has locked, and says so', async (t) => {
+  const unlock = Promise.withResolvers<void>()
+  let locking: Promise<void> | undefined
+  const lockFirst = async (url: string): Promise<string> => {
+    const first = await startActivelog(fromEnv({ DATABASE_URL: url, PORT: '0' }), { logger: quiet })
+    await first.close()
+    const other = openDatabase(url, { name: 'other' })
+    t.after(() => other.close())
+    const locked = Promise.withResolvers<void>()
+    locking = other.transaction(async (tx) => {
+      await tx.query('LOCK TABLE activelog.groups')
+      locked.resolve()
+      await unlock.promise
+    })
+    await locked.promise
+    return url
+  }
+  const told: string[] = []
+  const { ask } = await startService(t, lockFirst, {}, (_, text) => {
+    told.push(text)
+    unlock.resolve()
+  }).finally(unlock.resolve)
+  await locking
+  assert.deepEqual(told, ['The start waits for a lock that somebody else holds'])
+  assert.equal((await ask('GET', '/readyz')).status, 200)
 })

@@ -2,12 +2,8 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { tcpProxy } from '@core-backend/testkit/tcp-proxy'
 import { waitUntil } from '@core-backend/testkit/wait-until'
-import { isUnavailable, openDatabase } from './infrastructure/database.ts'
-import { fromEnv } from './infrastructure/settings.ts'
-import { startActivelog } from './main.ts'
+import { isUnavailable } from './infrastructure/database.ts'
 import { draft, startService } from './service.fixture.ts'
-
-const quiet = { debug() {}, info() {}, warn() {}, error() {} }
 
 const rootsOf = (error: unknown): unknown[] => (error instanceof Error ? [error, ...rootsOf(error.cause)] : [])
 
@@ -73,33 +69,6 @@ test('who needs what somebody else has locked is told to come back, and a repeti
   await locking
   assert.equal((await post()).status, 201)
   await waitUntil(async () => (await ask('GET', '/users/1/stats')).json['activities'] === 1)
-})
-
-test('a start waits for a table of the broker that somebody else has locked, and says so', async (t) => {
-  const unlock = Promise.withResolvers<void>()
-  let locking: Promise<void> | undefined
-  const lockFirst = async (url: string): Promise<string> => {
-    const first = await startActivelog(fromEnv({ DATABASE_URL: url, PORT: '0' }), { logger: quiet })
-    await first.close()
-    const other = openDatabase(url, { name: 'other' })
-    t.after(() => other.close())
-    const locked = Promise.withResolvers<void>()
-    locking = other.transaction(async (tx) => {
-      await tx.query('LOCK TABLE activelog.groups')
-      locked.resolve()
-      await unlock.promise
-    })
-    await locked.promise
-    return url
-  }
-  const told: string[] = []
-  const { ask } = await startService(t, lockFirst, {}, (_, text) => {
-    told.push(text)
-    unlock.resolve()
-  }).finally(unlock.resolve)
-  await locking
-  assert.deepEqual(told, ['The start waits for a lock that somebody else holds'])
-  assert.equal((await ask('GET', '/readyz')).status, 200)
 })
 
 test('a database that goes silent does not hold up the end', async (t) => {

@@ -37,7 +37,11 @@ export async function startService(
     await activelog?.close()
     await database.close()
   })
-  activelog = await startActivelog(fromEnv({ DATABASE_URL: await through(database.url!), PORT: '0', TENANTS: 'acme,globex', ...env }), { logger, ...options })
+  activelog = await startActivelog(fromEnv({ DATABASE_URL: await through(database.url!), PORT: '0', TENANTS: 'acme,globex', ...env }), {
+    logger,
+    graceMs: 0,
+    ...options,
+  })
   const url = activelog.url!
   return {
     ...activelog,

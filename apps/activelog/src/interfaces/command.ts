@@ -15,6 +15,8 @@ export interface StartOptions {
   signal?: AbortSignal
   /** What of an orderly end still waits for the database after this long is cut off. @default 20_000 */
   closeMs?: number
+  /** How long connections on which nothing is asked are kept at the end: a request may be on its way. @default 1_000 */
+  graceMs?: number
 }
 
 /** A running process of the service. */
