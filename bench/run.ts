@@ -22,5 +22,11 @@ if (unknown.length > 0) {
 for (const name of positionals.length > 0 ? positionals : byName.keys()) {
   const file = byName.get(name)!
   const { suite } = (await import(pathToFileURL(file).href)) as { suite: Suite }
-  await runSuite(suite, { file, rounds, only: values.only === '' ? [] : values.only.split(',') })
+  const only = values.only === '' ? [] : values.only.split(',')
+  const missing = only.filter((group) => !Object.hasOwn(suite.groups, group))
+  if (missing.length > 0) {
+    console.error(`The benchmark ${name} has no ${missing.join(', ')}; there are ${Object.keys(suite.groups).join(', ')}`)
+    process.exit(1)
+  }
+  await runSuite(suite, { file, rounds, only })
 }
