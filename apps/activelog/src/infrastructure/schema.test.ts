@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { createInbox, createOutbox } from '@core-backend/outbox'
+import { openDatabase as openTestDatabase } from '@core-backend/testkit/postgres'
 import { waitUntil } from '@core-backend/testkit/wait-until'
 import { freshDatabase } from './database.fixture.ts'
+import { openDatabase } from './database.ts'
 import { adoptEvents } from './event-log.ts'
 import { createTables, sharedSchema } from './schema.ts'
 
@@ -51,4 +53,15 @@ test('a start that waits for a lock ends when it is told to', async (t) => {
     const logger = { ...quiet, warn: () => stopping.abort() }
     await assert.rejects(adoptEvents(db, ['acme'], logger, { signal: stopping.signal }), { name: 'AbortError' })
   })
+})
+
+test('many processes that make the tables at once make them together', async (t) => {
+  const test = await openTestDatabase('pg18')
+  const dbs = Array.from({ length: 6 }, () => openDatabase(test.url!, { name: 'test', max: 1 }))
+  t.after(async () => {
+    for (const db of dbs) await db.close()
+    await test.close()
+  })
+  await Promise.all(dbs.map((db) => db.query('SELECT 1')))
+  await Promise.all(dbs.map((db) => createTables(db, ['acme', 'globex', 'initech'], [], { againMs: 20 })))
 })

@@ -33,6 +33,8 @@ export async function createTables(db: Database, tenants: readonly string[], sha
       what,
       async (tx) => {
         await tx.query("SELECT pg_advisory_xact_lock(hashtextextended('activelog tables', 0))")
+        // Makes the session forget what it believes of schemas: IF NOT EXISTS would go by what it saw before it waited.
+        await tx.query('SELECT FROM pg_catalog.pg_namespace LIMIT 1')
         await tx.query('SET LOCAL client_min_messages = warning')
         for (const sql of statements) await tx.query(sql)
       },
