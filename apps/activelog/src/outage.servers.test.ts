@@ -7,20 +7,14 @@ import { waitUntil } from '@core-backend/testkit/wait-until'
 import { isBusy, isUnavailable, openDatabase } from './infrastructure/database.ts'
 import { fromEnv } from './infrastructure/settings.ts'
 import { startActivelog } from './main.ts'
-import { draft, startService } from './service.fixture.ts'
+import { draft, lockTable, startService } from './service.fixture.ts'
 
 const quiet = { debug() {}, info() {}, warn() {}, error() {} }
 
 test('a crowd that waits for a lock takes every connection of the requests: the process stays ready, and nobody is told of an outage', async (t) => {
   const told: string[] = []
   const { ask, database } = await startService(t, undefined, {}, (_, text) => void told.push(text))
-  const [locked, unlock] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
-  const locking = database.transaction(async (tx) => {
-    await tx.query('LOCK TABLE tenant_acme.activities')
-    locked.resolve()
-    await unlock.promise
-  })
-  await locked.promise
+  const unlock = await lockTable(database, 'tenant_acme.activities')
   const crowd = Promise.all(Array.from({ length: 64 }, () => ask('GET', '/activities')))
   await waitUntil(async () => {
     const { rows } = await database.client.query(
@@ -30,8 +24,7 @@ test('a crowd that waits for a lock takes every connection of the requests: the 
   })
   const [ready, health] = [await ask('GET', '/readyz'), await ask('GET', '/health')]
   const answers = await crowd
-  unlock.resolve()
-  await locking
+  await unlock()
   assert.deepEqual([ready.status, health.json['status']], [200, 'ok'])
   assert.deepEqual(new Set(answers.map(({ status, headers }) => `${status} ${headers.get('retry-after')}`)), new Set(['503 1']))
   assert.deepEqual(
@@ -102,28 +95,21 @@ test('a server that has gone silent does not hold up the end, whatever waits for
 })
 
 test('a start waits for a table of the broker that somebody else has locked, and says so', async (t) => {
-  const unlock = Promise.withResolvers<void>()
-  let locking: Promise<void> | undefined
+  let unlock: (() => Promise<void>) | undefined
   const lockFirst = async (url: string): Promise<string> => {
     const first = await startActivelog(fromEnv({ DATABASE_URL: url, PORT: '0' }), { logger: quiet })
     await first.close()
     const other = openDatabase(url, { name: 'other' })
     t.after(() => other.close())
-    const locked = Promise.withResolvers<void>()
-    locking = other.transaction(async (tx) => {
-      await tx.query('LOCK TABLE activelog.groups')
-      locked.resolve()
-      await unlock.promise
-    })
-    await locked.promise
+    unlock = await lockTable(other, 'activelog.groups')
     return url
   }
   const told: string[] = []
   const { ask } = await startService(t, lockFirst, {}, (_, text) => {
     told.push(text)
-    unlock.resolve()
-  }).finally(unlock.resolve)
-  await locking
+    void unlock?.()
+  }).finally(() => void unlock?.())
+  await unlock!()
   assert.deepEqual(told, ['The start waits for a lock that somebody else holds'])
   assert.equal((await ask('GET', '/readyz')).status, 200)
 })

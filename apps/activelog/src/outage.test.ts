@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import { tcpProxy } from '@core-backend/testkit/tcp-proxy'
 import { waitUntil } from '@core-backend/testkit/wait-until'
 import { isUnavailable } from './infrastructure/database.ts'
-import { draft, startService } from './service.fixture.ts'
+import { draft, lockTable, startService } from './service.fixture.ts'
 
 const rootsOf = (error: unknown): unknown[] => (error instanceof Error ? [error, ...rootsOf(error.cause)] : [])
 
@@ -55,18 +55,11 @@ test('while the database is away requests are told to come back; afterwards ever
 test('who needs what somebody else has locked is told to come back, and a repetition is done once', async (t) => {
   const { ask, database } = await startService(t)
   const post = (): ReturnType<typeof ask> => ask('POST', '/activities', { body: draft, headers: { 'idempotency-key': 'locked' } })
-  const [ended, unlock] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
-  const locking = database.transaction(async (tx) => {
-    await tx.query('LOCK TABLE tenant_acme.activities')
-    ended.resolve()
-    await unlock.promise
-  })
-  await ended.promise
+  const unlock = await lockTable(database, 'tenant_acme.activities')
   const refused = await post()
   assert.deepEqual([refused.status, refused.headers.get('retry-after')], [503, '1'])
   assert.match(String(refused.json['detail']), /holds a lock/)
-  unlock.resolve()
-  await locking
+  await unlock()
   assert.equal((await post()).status, 201)
   await waitUntil(async () => (await ask('GET', '/users/1/stats')).json['activities'] === 1)
 })

@@ -1,5 +1,6 @@
 // The whole service in this process, on a database of its own, for tests.
 import type { TestContext } from 'node:test'
+import type { Transaction } from '@core-backend/internal/sql'
 import { openDatabase, type TestDatabase } from '@core-backend/testkit/postgres'
 import { fromEnv } from './infrastructure/settings.ts'
 import type { Activelog, StartOptions } from './interfaces/command.ts'
@@ -57,6 +58,24 @@ export async function startService(
       const json = /json/.test(response.headers.get('content-type') ?? '') ? (JSON.parse(text) as Record<string, unknown>) : {}
       return { status: response.status, headers: response.headers, json }
     },
+  }
+}
+
+/** Locks a table; gives what frees it. */
+export async function lockTable(
+  { transaction }: { transaction(fn: (tx: Transaction) => Promise<void>): Promise<void> },
+  table: string,
+): Promise<() => Promise<void>> {
+  const [locked, unlock] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+  const locking = transaction(async (tx) => {
+    await tx.query(`LOCK TABLE ${table}`)
+    locked.resolve()
+    await unlock.promise
+  })
+  await Promise.race([locked.promise, locking])
+  return () => {
+    unlock.resolve()
+    return locking
   }
 }
 

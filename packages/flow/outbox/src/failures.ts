@@ -39,7 +39,7 @@ export interface Verdict {
 export interface Failures {
   /** Leaves out lanes whose failed row waits for its next attempt or had its turn, topics that are under way by themselves or wait, and in turn all that are under suspicion. */
   look(now: number): Look
-  /** Takes in what that found; `full` when there may be more, `over` unless it is to go on elsewhere. Whether to look again at once. */
+  /** Takes in what that found; `full` when there may be more, as of topics that were left out, `over` unless it is to go on elsewhere. Whether to look again at once. */
   looked(rows: readonly Row[], look: { full: boolean; over: boolean }, now: number): boolean
   /** Which of these rows go now, and which together. */
   sends(rows: readonly Row[]): readonly Send[]
@@ -132,8 +132,6 @@ export function createFailures({ maxAttempts, retry, backoff, batch, random }: F
   /** Of a topic under suspicion: what waits for its time, had its turn, or is under way. */
   const isLeftOut = ({ topic, tried, until, attempts }: Failing, now: number): boolean =>
     tried || until > now || (attempts > 0 && suspects.get(topic)?.again === true)
-  /** Whether the last look left topics out. */
-  let partial = false
 
   return {
     look(now) {
@@ -147,7 +145,6 @@ export function createFailures({ maxAttempts, retry, backoff, batch, random }: F
         else for (const { lane } of ofTopic) lanes.push(lane)
       // While nothing else is there, no more bodies than are sent.
       const limit = due.length === 0 || others ? batch : due.reduce((sum, { size }) => sum + size, 0)
-      partial = topics.size > 0
       return { lanes, topics: [...topics], limit: Math.min(batch, limit), others: suspects.size > 0 && due.length === 0, cleared }
     },
 
@@ -164,7 +161,7 @@ export function createFailures({ maxAttempts, retry, backoff, batch, random }: F
         if (found.has(topic) || !isDue(suspect, now)) continue
         const rest = waiting(topic)
         if (rest.some((one) => one.tried)) more = true
-        else if (!full && !partial && !suspect.again && !rest.some((one) => isLeftOut(one, now))) {
+        else if (!full && !suspect.again && !rest.some((one) => isLeftOut(one, now))) {
           // Nothing of it is there any more: somebody else published or deleted what failed.
           trust(topic)
           for (const [id, one] of failing) if (one.topic === topic) failing.delete(id)
@@ -178,8 +175,8 @@ export function createFailures({ maxAttempts, retry, backoff, batch, random }: F
       const sends: Send[] = []
       const trusted = rows.filter((row) => !suspects.has(row.topic))
       if (trusted.length > 0) sends.push({ rows: trusted, apart: undefined })
-      const apart = [...Map.groupBy(rows, (row) => row.topic)].filter(([topic]) => suspects.has(topic))
-      for (const [topic, ofTopic] of apart) {
+      const suspected = rows.filter((row) => suspects.has(row.topic))
+      for (const [topic, ofTopic] of Map.groupBy(suspected, (row) => row.topic)) {
         const suspect = suspects.get(topic)!
         const again = ofTopic.filter((row) => (failing.get(row.id)?.attempts ?? 0) > 0)
         const lanes = new Set(again.map((row) => row.lane))
@@ -222,6 +219,7 @@ export function createFailures({ maxAttempts, retry, backoff, batch, random }: F
       const faulty = new Set(failed.map(({ row }) => row.topic))
       for (const [topic, { length }] of ofTopics) {
         const known = suspects.get(topic)
+        if (!known && !faulty.has(topic)) continue
         const suspect: Suspect = known ?? { failures: 0, until: 0, size: batch, underWay: false, again: false }
         if (apart === 'again') suspect.again = false
         else suspect.underWay = false
@@ -235,7 +233,7 @@ export function createFailures({ maxAttempts, retry, backoff, batch, random }: F
         }
         const isClean = suspect.failures === 0 && !suspect.underWay && !suspect.again && waiting(topic).length === 0
         if (isClean) trust(topic)
-        else if (known || faulty.has(topic)) suspects.set(topic, suspect)
+        else suspects.set(topic, suspect)
       }
       return { stored, failed, poison, refused }
     },

@@ -180,7 +180,7 @@ export function relay(options: RelayOptions): Relay {
     oldestSince = !all && oldestSince !== undefined ? Math.min(oldestSince, since ?? Infinity) : since
     if (oldestAge() >= alarmMs) alarm({ kind: 'oldest-age', ageMs: oldestAge() })
     const over = !walk || horizon.walked(walk, rows[0]?.id)
-    return { rows, more: failures.looked(rows, { full, over }, clock.monotonic()) || rows.length > 0 }
+    return { rows, more: failures.looked(rows, { full: full || except.topics.length > 0, over }, clock.monotonic()) || rows.length > 0 }
   }
 
   async function flush(): Promise<void> {
