@@ -31,6 +31,8 @@ export interface KillReport {
   repeated: number
   /** From a kill to the next 201, the longest, ms. */
   longestPauseMs: number
+  /** From the last answer until every event was handled, ms; what a killed worker held is free once its lease has run out. */
+  settledMs: number
   ms: number
 }
 
@@ -132,7 +134,7 @@ async function prove(
   const random = randomFrom(seed)
   const began = performance.now()
   const answered: Answered[] = []
-  const report = { seed, posts, changes: 0, kills: 0, databaseKills: 0, repeated: 0, longestPauseMs: 0, ms: 0 }
+  const report = { seed, posts, changes: 0, kills: 0, databaseKills: 0, repeated: 0, longestPauseMs: 0, settledMs: 0, ms: 0 }
   const perKill = posts / kills
   let next = 0
   let begunKills = 0
@@ -165,8 +167,9 @@ async function prove(
 
   async function client(): Promise<void> {
     for (let n = next++; n < posts; n = next++) {
-      // Not all at once: some are to be under way at each kill, and some to come after it.
-      await waitUntil(() => n < (begunKills + 1) * perKill || failed !== undefined, { guardMs: 600_000, what: `kill ${begunKills + 1}` })
+      // Not all at once: each kill has some that are under way and some that come after it, the last one too.
+      const mayPost = (): boolean => begunKills === kills || n < (begunKills + 1) * perKill - clients
+      await waitUntil(() => mayPost() || failed !== undefined, { guardMs: 600_000, what: `kill ${begunKills + 1}` })
       const tenant = tenants[n % tenants.length]!
       const userId = 1 + (Math.floor(n / tenants.length) % 5)
       let minutes = 1 + (n % 100)
@@ -214,10 +217,12 @@ async function prove(
 
   try {
     await Promise.all([killer(), ...Array.from({ length: clients }, client)].map((work) => work.catch((error: unknown) => Promise.reject((failed ??= error)))))
+    const lastAnswer = performance.now()
     const db = new Client({ connectionString: deployment.databaseUrl() })
     await db.connect()
     try {
       await handled(db)
+      report.settledMs = Math.round(performance.now() - lastAnswer)
       await examine(db, answered)
     } finally {
       await db.end()
