@@ -414,6 +414,29 @@ describe('poison', () => {
     assert.deepEqual([row!.attempts, row!.error, row!.blocked], [4, { code: 'ERR_REFUSED', message: 'refused' }, 1])
   })
 
+  test('attempts are not forgotten when the time of the next comes while the database is asked', async (t) => {
+    let tries = 0
+    const clock = virtualClock()
+    const memory = memoryStore({ clock })
+    const next: typeof memory.outbox.queue.next = async (...given) => {
+      const rows = await memory.outbox.queue.next(...given)
+      await clock.sleep(150)
+      return rows
+    }
+    const outbox = createOutbox({ store: { ...memory.outbox, queue: { ...memory.outbox.queue, next } } })
+    const publish = (): Promise<never> => (tries++, Promise.reject(failing(false)))
+    const moving = relay({ db: memory, outbox, clock, random: () => 1, maxAttempts: 3, publisher: { publish }, hooks: { onError: () => {} } })
+    t.after(async () => {
+      const closing = moving.close()
+      await clock.advance(10_000)
+      await closing
+    })
+    await moving.start()
+    await memory.transaction((tx) => outbox.add(tx, message('k', 'bad')))
+    await clock.advance(5_000)
+    assert.deepEqual([moving.stats().parked, tries], [1, 3])
+  })
+
   test('keyless rows that wait do not keep others from being read', async (t) => {
     const broker = testBroker((m) => (textOf(m) === 'bad' ? { status: 'rejected', error: failing(true) } : undefined))
     const { clock, add } = await setup(t, broker, { batch: 5, retry: { initialMs: 1e6, maxMs: 1e6 } })

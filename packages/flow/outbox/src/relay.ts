@@ -160,7 +160,7 @@ export function relay(options: RelayOptions): Relay {
 
   async function read(): Promise<{ rows: readonly Row[]; more: boolean }> {
     const partitions = leases.held().map((lease) => lease.partition)
-    const { limit, others, cleared: now, ...except } = failures.look(clock.monotonic())
+    const { at, limit, others, cleared: now, ...except } = failures.look(clock.monotonic())
     const all = except.lanes.length + except.topics.length === 0
     if (now !== cleared) horizon.walkAnew()
     cleared = now
@@ -180,7 +180,7 @@ export function relay(options: RelayOptions): Relay {
     oldestSince = !all && oldestSince !== undefined ? Math.min(oldestSince, since ?? Infinity) : since
     if (oldestAge() >= alarmMs) alarm({ kind: 'oldest-age', ageMs: oldestAge() })
     const over = !walk || horizon.walked(walk, rows[0]?.id)
-    return { rows, more: failures.looked(rows, { full: full || except.topics.length > 0, over }, clock.monotonic()) || rows.length > 0 }
+    return { rows, more: failures.looked(rows, { at, full: full || except.topics.length > 0, over }) || rows.length > 0 }
   }
 
   async function flush(): Promise<void> {
