@@ -200,6 +200,38 @@ test('a topic of which nothing is left is under suspicion no longer', () => {
   assert.equal(failures.calm(), true)
 })
 
+test('rows that failed before are paused too while nothing is taken, all of their topic at once, and the topic is not calm meanwhile', () => {
+  for (const individually of [true, false]) {
+    const failures = create()
+    fail(failures, together(row(1), row(2), row(3)), [1, 2])
+    let sent = 0
+    for (let now = 1_000; now < 11_000; now++)
+      for (const one of see(failures, [row(1), row(2)], now)) {
+        sent++
+        assert.equal(one.apart, 'again')
+        assert.deepEqual(fail(failures, one, ids(one), now, { individually }).poison, [])
+        assert.equal(failures.calm(), false)
+      }
+    assert.ok(sent > 10 && sent < 30, String(sent))
+  }
+})
+
+test('one of those that failed before and now brings their send down is found', () => {
+  const failures = create()
+  fail(failures, together(row(1), row(2), row(3)), [1, 2])
+  const left = new Map([row(1), row(2)].map((one) => [one.id, one]))
+  let poison: number[] = []
+  for (let now = 1_000; poison.length === 0 && now < 100_000; now += 100) {
+    for (const one of see(failures, [...left.values(), row(now, 'other')], now)) {
+      const spoils = one.rows.some(({ id }) => id === 1)
+      const verdict = fail(failures, one, spoils ? ids(one) : [], now, { individually: !spoils || one.rows.length === 1 })
+      for (const { id } of verdict.stored) left.delete(id)
+      poison = verdict.poison.map(({ row: { id } }) => id)
+    }
+  }
+  assert.deepEqual([poison, [...left.keys()]], [[1], [1]])
+})
+
 test('a row that was stored, and one whose partition was lost, is forgotten', () => {
   const failures = create()
   for (const id of [1, 2]) fail(failures, together(row(id)), [id], 0, { of: final })

@@ -76,7 +76,7 @@ interface Failing extends Pick<Row, 'lane' | 'topic' | 'partition'> {
   until: number
   /** Had its turn while its topic takes nothing: others of the topic have theirs. */
   tried: boolean
-  /** It failed by itself while others were stored: it may be what spoils a batch, and goes by itself. */
+  /** It failed by itself while others were stored, or again in a send that failed as a whole: it may be what spoils a batch, and goes by itself. */
   alone: boolean
 }
 
@@ -89,6 +89,9 @@ interface Suspect {
   /** New rows of it; and rows that failed before: a row that hangs again and again holds up no other of its topic. */
   underWay: boolean
   again: boolean
+  /** Sends in a row of rows that failed before which counted against none of them, as the broker took nothing since: as an outage is, it is no reason to try again at once. */
+  vain: number
+  againUntil: number
 }
 
 /** Lanes of one topic: more of them cost each look too much, and the topic is left out whole. */
@@ -124,7 +127,7 @@ export function createFailures({ maxAttempts, retry, backoff, batch, random }: F
     const attempts = (known?.attempts ?? 0) + Number(counts)
     const until = counts ? now + fullJitter(attempts, retry, random) : 0
     const seen = individually || known === undefined ? stores : known.seen
-    failing.set(id, { lane, topic, partition, attempts, seen, until, tried: individually, alone: (alone && counts) || known?.alone === true })
+    failing.set(id, { lane, topic, partition, attempts, seen, until, tried: individually, alone: (alone && attempts > 0) || known?.alone === true })
     return attempts >= maxAttempts
   }
 
@@ -132,8 +135,10 @@ export function createFailures({ maxAttempts, retry, backoff, batch, random }: F
     if (suspects.delete(topic)) cleared++
   }
   /** Of a topic under suspicion: what waits for its time, had its turn, or is under way. */
-  const isLeftOut = ({ topic, tried, until, attempts }: Failing, now: number): boolean =>
-    tried || until > now || (attempts > 0 && suspects.get(topic)?.again === true)
+  const isLeftOut = ({ topic, tried, until, attempts }: Failing, now: number): boolean => {
+    const { again = false, againUntil = 0 } = suspects.get(topic) ?? {}
+    return tried || until > now || (attempts > 0 && (again || againUntil > now))
+  }
 
   return {
     look(now) {
@@ -213,7 +218,7 @@ export function createFailures({ maxAttempts, retry, backoff, batch, random }: F
         refused ||= final
         if (final) took.add(row.topic)
         failed.push({ row, error })
-        const alone = apart !== undefined && rows.length === 1
+        const alone = apart !== undefined && (rows.length === 1 || !individually)
         if (count(row, final || stored.length > 0, individually, alone, now)) poison.push({ row, error })
       }
       for (const one of failing.values()) if (took.has(one.topic)) one.tried = false
@@ -222,9 +227,12 @@ export function createFailures({ maxAttempts, retry, backoff, batch, random }: F
       for (const [topic, { length }] of ofTopics) {
         const known = suspects.get(topic)
         if (!known && !faulty.has(topic)) continue
-        const suspect: Suspect = known ?? { failures: 0, until: 0, size: batch, underWay: false, again: false }
+        const suspect: Suspect = known ?? { failures: 0, until: 0, size: batch, underWay: false, again: false, vain: 0, againUntil: 0 }
         if (apart === 'again') suspect.again = false
         else suspect.underWay = false
+        const isVain = apart === 'again' && !took.has(topic) && failed.some(({ row }) => failing.get(row.id)!.until === 0)
+        if (isVain) suspect.againUntil = now + fullJitter(++suspect.vain, backoff, random)
+        else if (apart === 'again' || took.has(topic)) suspect.vain = 0
         if (took.has(topic)) {
           if (apart !== 'again') Object.assign(suspect, { failures: 0, until: 0, size: Math.min(batch, suspect.size * 2) })
         } else if (faulty.has(topic) && apart !== 'again') {
@@ -247,10 +255,10 @@ export function createFailures({ maxAttempts, retry, backoff, batch, random }: F
     },
     anew() {
       for (const one of failing.values()) Object.assign(one, { tried: false, until: 0 })
-      for (const suspect of suspects.values()) suspect.until = 0
+      for (const suspect of suspects.values()) Object.assign(suspect, { until: 0, againUntil: 0 })
       forOthers = false
     },
-    calm: () => all().every((suspect) => suspect.failures === 0),
+    calm: () => all().every(({ failures, vain }) => failures + vain === 0),
   }
 }
 
