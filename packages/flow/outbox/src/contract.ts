@@ -197,7 +197,9 @@ export const outboxContract: readonly ContractCase[] = [
   }),
 
   define('a parked row that is discarded lets its key go on without it', async (h, { start, until }) => {
-    const broker = recorder((m) => (text(m) === 'poison' ? refused(false) : undefined))
+    // Who refuses a body may quote it, NUL and all.
+    const binary: PublishResult = { status: 'rejected', error: Object.assign(new Error('no \0'), { code: 'ERR_\0', retryable: false }) }
+    const broker = recorder((m) => (text(m) === 'poison' ? binary : undefined))
     await start(moving(h, broker, { maxAttempts: 1 }))
     await h.transaction((tx) =>
       h.outbox.add(

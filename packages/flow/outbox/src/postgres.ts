@@ -263,8 +263,8 @@ function queueStore(names: ReturnType<typeof outboxNames>): QueueStore {
             rows.map((row) => row.id),
             rows.map((row) => row.state),
             rows.map((row) => parked(row)?.attempts ?? 0),
-            rows.map((row) => parked(row)?.error.code ?? null),
-            rows.map((row) => parked(row)?.error.message ?? null),
+            rows.map((row) => storable(parked(row)?.error.code)),
+            rows.map((row) => storable(parked(row)?.error.message)),
           ],
         ),
       )
@@ -302,6 +302,9 @@ function queueStore(names: ReturnType<typeof outboxNames>): QueueStore {
     },
   }
 }
+
+/** An error may quote the body; a text in PostgreSQL has no NUL. */
+const storable = (text: string | undefined): string | null => text?.replaceAll('\0', '\uFFFD') ?? null
 
 interface RawRow {
   id: string
