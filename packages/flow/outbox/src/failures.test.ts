@@ -232,6 +232,27 @@ test('one of those that failed before and now brings their send down is found', 
   assert.deepEqual([poison, [...left.keys()]], [[1], [1]])
 })
 
+test('where a topic is left out a look begins at the first row that is due of those known', () => {
+  const failures = create()
+  fail(failures, together(row(1, 'bad'), row(2, 'bad'), row(70_001, 'few'), row(70_002, 'few')), [1, 2, 70_001, 70_002])
+  see(failures, [], 1_000) // Each had its turn.
+  assert.equal(failures.look(1_000).low, 0, 'nothing is left out')
+  const [bad] = see(failures, rows(8, 'bad'), 1_000)
+  see(failures, [row(80_000, 'good')], 1_000)
+  assert.equal(bad!.apart, 'new')
+  assert.equal(failures.look(1_000).low, 70_000)
+})
+
+test('a topic that took what had failed is under suspicion no longer', () => {
+  const failures = create()
+  fail(failures, together(row(1, 'few'), row(2, 'good')), [1])
+  see(failures, [], 1_000) // It had its turn.
+  const [again] = see(failures, [row(1, 'few')], 1_000)
+  assert.equal(again!.apart, 'again')
+  fail(failures, again!, [], 1_000)
+  assert.deepEqual(see(failures, [row(3, 'few'), row(4, 'good')], 1_000).map(ids), [[3, 4]])
+})
+
 test('a row that was stored, and one whose partition was lost, is forgotten', () => {
   const failures = create()
   for (const id of [1, 2]) fail(failures, together(row(id)), [id], 0, { of: final })

@@ -11,6 +11,8 @@ export interface Look {
   readonly limit: number
   /** Whether all topics under suspicion are left out. */
   readonly others: boolean
+  /** Below the first row that is due and known, where a topic is left out: between the two there may be more of that than one look passes. */
+  readonly low: number
   /** Goes up when a topic is under suspicion no longer. */
   readonly cleared: number
 }
@@ -150,9 +152,11 @@ export function createFailures({ maxAttempts, retry, backoff, batch, random }: F
       for (const [topic, ofTopic] of Map.groupBy(left, (one) => one.topic))
         if (ofTopic.length >= mostLanes) topics.add(topic)
         else for (const { lane } of ofTopic) lanes.push(lane)
+      const known = [...failing].filter(([, one]) => topics.size > 0 && !topics.has(one.topic) && !isLeftOut(one, now)).map(([id]) => id)
+      const low = known.reduce((least, id) => Math.min(least, id - 1), known.length === 0 ? 0 : Infinity)
       // While nothing else is there, no more bodies than are sent.
       const limit = due.length === 0 || others ? batch : due.reduce((sum, { size }) => sum + size, 0)
-      return { at: now, lanes, topics: [...topics], limit: Math.min(batch, limit), others: suspects.size > 0 && due.length === 0, cleared }
+      return { at: now, lanes, topics: [...topics], limit: Math.min(batch, limit), others: suspects.size > 0 && due.length === 0, low, cleared }
     },
 
     looked(rows, { at: now, full, over }) {
@@ -234,7 +238,8 @@ export function createFailures({ maxAttempts, retry, backoff, batch, random }: F
         if (isVain) suspect.againUntil = now + fullJitter(++suspect.vain, backoff, random)
         else if (apart === 'again' || took.has(topic)) suspect.vain = 0
         if (took.has(topic)) {
-          if (apart !== 'again') Object.assign(suspect, { failures: 0, until: 0, size: Math.min(batch, suspect.size * 2) })
+          Object.assign(suspect, { failures: 0, until: 0 })
+          if (apart !== 'again') suspect.size = Math.min(batch, suspect.size * 2)
         } else if (faulty.has(topic) && apart !== 'again') {
           suspect.failures++
           suspect.until = now + fullJitter(suspect.failures, backoff, random)

@@ -178,10 +178,11 @@ export async function plan(h: Harness, backlog: number): Promise<void> {
 }
 
 /** However many rows of a topic that takes nothing stand at the head, the others go on. */
-export async function others(h: Harness, n: number): Promise<void> {
+export async function others(h: Harness, n: number, fails = false): Promise<void> {
   const fill = `INSERT INTO ${h.schema}.outbox (message_id, topic, key, value) SELECT 'm' || i, 'bad', 'k' || i % 5000, 'x' FROM generate_series(1, $1::int) i`
   await h.db.query(fill, [n])
-  const broker = testBroker()
+  const tried = new Set<string>()
+  const broker = testBroker(({ id }) => (fails && tried.size < tried.add(id).size ? { status: 'unknown', error: failing(true) } : undefined))
   const publishBatch: typeof broker.publishBatch = async (messages) => {
     if (messages.some(({ topic }) => topic === 'bad')) throw failing(true)
     return broker.publishBatch(messages)

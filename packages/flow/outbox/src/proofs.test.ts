@@ -19,6 +19,8 @@ describe('proofs on PostgreSQL 18', () => {
 
   test('a topic that takes nothing has 120,000 rows at the head: the others go on', async () => others(await open(), 120_000))
 
+  test('the same when each message of the others fails once too', async () => others(await open(), 120_000, true))
+
   test('what waits behind a parked row is not read to see whether it is free, and brought back by the index', async () => restorePlan(await open(), 30_000))
 
   test('thousands that waited come back in steps: their key keeps its order', async () => releaseOfMany(await open(), 5_000))

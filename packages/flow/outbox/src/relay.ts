@@ -160,13 +160,13 @@ export function relay(options: RelayOptions): Relay {
 
   async function read(): Promise<{ rows: readonly Row[]; more: boolean }> {
     const partitions = leases.held().map((lease) => lease.partition)
-    const { at, limit, others, cleared: now, ...except } = failures.look(clock.monotonic())
+    const { at, limit, others, low, cleared: now, ...except } = failures.look(clock.monotonic())
     const all = except.lanes.length + except.topics.length === 0
     if (now !== cleared) horizon.walkAnew()
     cleared = now
     const walk = others ? horizon.walk() : undefined
     const confirmed = done
-    const from = partitions.map((partition) => ({ partition, low: Math.max(horizon.low(partition), walk?.low ?? 0) }))
+    const from = partitions.map((partition) => ({ partition, low: Math.max(horizon.low(partition), walk?.low ?? low) }))
     const rows = await answered(queue.next(db, { done: confirmed, from, upTo: walk?.upTo, except, limit, limitBytes: batchBytes })).catch((error: unknown) => {
       failures.anew() // Leaving out much may be what the database had no patience for.
       throw error
