@@ -774,6 +774,37 @@ describe('life', () => {
     assert.throws(() => void moving.start(), TypeError)
   })
 
+  test('close waits for what is under way, and deletes what was confirmed, though the database fails meanwhile', async (t) => {
+    const clock = virtualClock()
+    const memory = memoryStore({ clock })
+    let failures = 0
+    const next: typeof memory.outbox.queue.next = (db, given) =>
+      given.limit === 0 && failures-- > 0 ? Promise.reject(new Error('gone')) : memory.outbox.queue.next(db, given)
+    const outbox = createOutbox({ store: { ...memory.outbox, queue: { ...memory.outbox.queue, next } } })
+    let tries = 0
+    const publishBatch = async (messages: readonly PublishedMessage[]): Promise<PublishResult[]> => {
+      if (messages[0]!.topic === 'bad' && tries++ === 0) throw failing(true)
+      await clock.sleep(messages[0]!.topic === 'bad' ? 20_000 : 300)
+      return messages.map(() => ({ status: 'stored' }))
+    }
+    const moving = relay({ db: memory, outbox, clock, publisher: { publishBatch }, hooks: { onError: () => {} } })
+    const add = (topic: string): Promise<unknown> => memory.transaction((tx) => outbox.add(tx, { ...message('k', '1'), topic }))
+    await moving.start()
+    await add('bad')
+    await clock.advance(1_000)
+    await add('good')
+    await clock.advance(200)
+    failures = 1
+    let closed = false
+    const closing = moving.close().then(() => (closed = true))
+    t.after(() => closing)
+    await clock.advance(10_000)
+    assert.equal(closed, false, 'the other is under way')
+    await clock.advance(10_000)
+    assert.deepEqual([closed, (await outbox.counts(memory)).pending], [true, 0])
+    assert.equal((await memory.outbox.leases.renew(memory, 'other', 1_000)).free.length, 16)
+  })
+
   test('a relay that was never started closes too; one that is started twice is started once', async (t) => {
     const db = memoryStore()
     const unstarted = relay({ db, outbox: createOutbox({ store: db.outbox }), publisher: testBroker() })

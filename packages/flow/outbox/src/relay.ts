@@ -324,18 +324,12 @@ export function relay(options: RelayOptions): Relay {
     stopping.abort(new Error('The relay is closed'))
     await loop
     await unlisten?.().catch(() => undefined)
-    const finish = async (): Promise<void> => {
-      await settleAnswers()
-      await flush()
-    }
-    try {
-      await finish() // Not after what may still take its time.
-      await Promise.all(beside.values())
-      await finish()
-      if (joined) await leases.leave()
-    } catch (error) {
-      tell('onError', error, 'database')
-    }
+    const last = async (step: () => Promise<unknown>): Promise<unknown> => step().catch((error: unknown) => tell('onError', error, 'database'))
+    const finish = (): Promise<unknown> => last(settleAnswers).then(() => last(flush))
+    await finish() // Not after what may still take its time.
+    await Promise.all(beside.values())
+    await finish()
+    if (joined) await last(() => leases.leave())
     ended.abort()
     await keeping
     state = 'closed'
