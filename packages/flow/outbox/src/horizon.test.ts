@@ -41,8 +41,10 @@ test('a partition in which old ids came up again is read from the start, and eve
   horizon.read([0, 1], [], false)
   horizon.reset(0)
   assert.deepEqual([0, 1].map(horizon.low), [0, 1_000])
+  assert.equal(horizon.walked(horizon.walk(), undefined), true)
+  assert.equal(horizon.walk().low > 0, true)
   for (let i = 0; i < 120; i++) horizon.look({ origin: 'a', last: 1_000, writers: [] })
-  assert.equal(horizon.low(1), 0)
+  assert.deepEqual([horizon.low(1), horizon.walk().low], [0, 0])
 })
 
 const believing = (): ReturnType<typeof createHorizon> => {

@@ -56,7 +56,10 @@ export function createHorizon(): Horizon {
   return {
     look(view) {
       const { origin, last, writers } = view
-      if (++looks % looksPerSweep === 0) lows.clear()
+      if (++looks % looksPerSweep === 0) {
+        lows.clear()
+        place = 0
+      }
       if (previous && (origin !== previous.origin || last < previous.last)) forget()
       // `previous` was read a look ago, so certainly before these writers were.
       if (candidate) candidate = { last: candidate.last, writers: candidate.writers.filter((writer) => writers.includes(writer)) }
