@@ -82,6 +82,10 @@ export const restoreCases: readonly ContractCase[] = [
       if (what === 'another') known = undefined
       equal(await step(), [2, []], `freed by a discard, seen by ${what}`)
     }
+    await aside(all.slice(2, 3), 'parked')
+    await aside(all.slice(3), 'blocked')
+    const { blocked } = await queue.restore(h.db, held, { skip: true, known: undefined })
+    equal([[...blocked], (await look()).map((row) => row.id)], [[], ids.slice(3)], 'no longer kept back: all of it, so that nothing newer goes first')
     equal((await h.outbox.counts(h.db)).blocked, 0, 'left')
   }),
 

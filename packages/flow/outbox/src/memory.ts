@@ -214,7 +214,7 @@ export function memoryStore(options: { clock?: Clock; partitions?: number } = {}
           .filter((row) => row.dueAt !== undefined && row.dueAt <= clock.now())
           .toSorted((a, b) => a.dueAt! - b.dueAt!)
           .slice(0, restoreRows)
-        const freed = aside.filter((row) => row.state !== 'parked' && !parkedLanes.has(row.lane)).slice(0, restoreRows)
+        const freed = aside.filter((row) => row.state !== 'parked' && !parkedLanes.has(row.lane)).slice(0, skip ? Infinity : restoreRows)
         const moving = new Set([...due, ...freed])
         held = held.filter((row) => !moving.has(row))
         for (const row of freed) place(bare(row))

@@ -86,9 +86,17 @@ export function restorer(names: Names, ask: Ask): QueueStore['restore'] {
     return { ...back, blocked }
   }
 
+  /** All of it, in as many steps as it takes: no lane is blocked, so what is newer must not be read before. */
+  async function bringAll(db: SqlClient, leases: readonly Lease[]): Promise<Restored> {
+    const all: Back[] = []
+    do all.push(await bring(db, leases, unparked))
+    while (all.at(-1)!.moved === restoreRows)
+    return { moved: all.reduce((sum, { moved }) => sum + moved, 0), restored: all.flatMap(({ restored }) => restored), blocked: new Map() }
+  }
+
   return async (db, leases, { skip, known }) => {
     const { moved } = await bring(db, leases, due)
-    const back = skip ? { ...(await bring(db, leases, unparked)), blocked: new Map<string, number>() } : await bringFreed(db, leases, known)
+    const back = skip ? await bringAll(db, leases) : await bringFreed(db, leases, known)
     return { ...back, moved: moved + back.moved }
   }
 }

@@ -88,6 +88,39 @@ describe('waiting', () => {
     assert.deepEqual(broker.texts(), ['1'])
     assert.match(String(errors[0]![0]), /no session/)
   })
+
+  test('a listener that gives no answer leaves polling too, keeps no close waiting, and one that comes late is ended', async (t) => {
+    const broker = testBroker()
+    const clock = virtualClock()
+    const memory = memoryStore({ clock })
+    const outbox = createOutbox({ store: memory.outbox })
+    const opened: ((end: () => Promise<void>) => void)[] = []
+    let ended = 0
+    const create = (): Relay =>
+      relay({
+        db: memory,
+        outbox,
+        publisher: broker,
+        clock,
+        wake: 'poll+notify',
+        listen: () => new Promise((resolve) => opened.push(resolve)),
+        hooks: { onError: () => {} },
+      })
+    const [one, two] = [create(), create()]
+    t.after(() => Promise.all([one.close(), two.close()]))
+    void one.start()
+    await memory.transaction((tx) => outbox.add(tx, message('k', '1')))
+    await clock.advance(31_000)
+    assert.deepEqual(broker.texts(), ['1'])
+    const starting = two.start()
+    await clock.advance(10)
+    const closing = Promise.all([one.close(), two.close(), starting])
+    await clock.advance(100)
+    await closing
+    for (const open of opened) open(async () => void ended++)
+    await clock.advance(0)
+    assert.equal(ended, 2)
+  })
 })
 
 describe('a broker that is down', () => {

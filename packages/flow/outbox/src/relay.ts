@@ -302,6 +302,11 @@ export function relay(options: RelayOptions): Relay {
     }
   }
 
+  async function startListening(listens: NonNullable<typeof listen>): Promise<void> {
+    unlisten = await listens(outbox.channel, self.wake)
+    if (closing) await unlisten() // It came too late.
+  }
+
   async function begin(): Promise<void> {
     try {
       await answered(queue.horizon(db))
@@ -311,19 +316,19 @@ export function relay(options: RelayOptions): Relay {
     }
     if (stopping.signal.aborted) return
     if (wake === 'poll+notify')
-      await listen!(outbox.channel, self.wake)
-        .then((end) => (unlisten = end))
-        .catch((error: unknown) => tell('onError', error, 'database'))
+      await orAborted(answered(startListening(listen!)), stopping.signal).catch((error: unknown) => {
+        if (!closing) tell('onError', error, 'database')
+      })
     state = 'running'
     loop = run()
     keeping = keepLeases()
   }
 
   async function end(): Promise<void> {
-    await starting?.catch(() => undefined)
     stopping.abort(new Error('The relay is closed'))
+    await starting?.catch(() => undefined)
     await loop
-    await unlisten?.().catch(() => undefined)
+    await (unlisten && answered(unlisten()).catch(() => undefined))
     const last = async (step: () => Promise<unknown>): Promise<unknown> => step().catch((error: unknown) => tell('onError', error, 'database'))
     const finish = (): Promise<unknown> => last(settleAnswers).then(() => last(flush))
     await finish() // Not after what may still take its time.

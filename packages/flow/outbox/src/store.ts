@@ -166,7 +166,7 @@ export interface QueueStore {
   hold(db: SqlClient, leases: readonly Lease[], rows: readonly Held[]): Promise<readonly number[]>
   /**
    * Under the leases: brings due rows (the first due first) back at the end of their lane, and released rows with those behind them at their old place, at most
-   * `restoreRows` of each. With `skip` no lane is kept back.
+   * `restoreRows` of each. With `skip` no lane is kept back, and all that was freed comes at once: what is newer must not go first.
    */
   restore(db: SqlClient, leases: readonly Lease[], options: RestoreOptions): Promise<Restored>
   horizon(db: SqlClient): Promise<HorizonView>
