@@ -106,7 +106,7 @@ test("behind the inbox's middleware a handler has the broker's whole context, an
   const memory = memoryStore()
   const outbox = createOutbox({ store: memory.outbox })
   const broker = createBroker(memoryDriver())
-  const once = createInbox({ store: memory.inbox }).middleware<Message, HandlerContext>(memory.transaction, { handler: 'h' })
+  const once = createInbox({ store: memory.inbox }).middleware(memory.transaction, { handler: 'h' })
   const seen: unknown[] = []
   await broker.subscribe(
     'walks',
@@ -129,7 +129,7 @@ test("ctx.retry and ctx.deadLetter behind the inbox's middleware lose nothing: w
   const memory = memoryStore()
   const outbox = createOutbox({ store: memory.outbox })
   const broker = createBroker(memoryDriver())
-  const once = createInbox({ store: memory.inbox }).middleware<Message, HandlerContext>(memory.transaction, { handler: 'h' })
+  const once = createInbox({ store: memory.inbox }).middleware(memory.transaction, { handler: 'h' })
   const attempts: number[] = []
   await broker.subscribe(
     'walks',

@@ -45,10 +45,12 @@ test('the runner gives each run a transaction of its own, and undoes the one tha
   assert.equal((await outbox.counts(db)).pending, 1)
 })
 
+type Handler<C> = (message: { id: string }, ctx: C) => Promise<void>
+
 test('the middleware gives handlers ctx.tx, keeps the rest of the context, and hands no duplicate on', async () => {
   const { inbox, outbox, transaction, db } = memoryHarness()
   const seen: number[] = []
-  const handler = inbox.middleware<{ id: string }, { attempt: number }>(transaction, { handler: 'h' })(async (_, ctx) => {
+  const handler: Handler<{ attempt: number }> = inbox.middleware(transaction, { handler: 'h' })(async (_, ctx) => {
     seen.push(ctx.attempt)
     await outbox.add(ctx.tx, message('k', 'effect'))
   })
@@ -61,7 +63,7 @@ test('behind the middleware a run that asks for another, or for a dead letter, i
   const { inbox, outbox, transaction, db } = memoryHarness()
   const asks: (string | undefined)[] = ['retry', 'deadLetter', 'skip', 'retry']
   const seen: unknown[] = []
-  const handler = inbox.middleware<{ id: string }, { asked?: string | undefined }>(transaction, { handler: 'h' })(async (_, ctx) => {
+  const handler: Handler<{ asked?: string | undefined }> = inbox.middleware(transaction, { handler: 'h' })(async (_, ctx) => {
     await outbox.add(ctx.tx, message('k', 'effect'))
     ctx.asked = asks[seen.length]
     seen.push(ctx.asked)

@@ -81,10 +81,10 @@ export interface Inbox<M extends InboxMessage = InboxMessage> {
    * Handlers behind it run once a message, in a transaction of their own, which it sets as `ctx.tx`. A duplicate is not handed on. A run that throws is undone, and so is
    * one whose context then says in `asked` that another run ('retry') or a dead letter ('deadLetter') is to follow, as that of `@core-backend/messaging` does.
    */
-  middleware<Message extends M, C extends object>(
+  middleware(
     transaction: RunTransaction,
     options: { handler: string },
-  ): (next: Next<Message, C & { tx: Transaction }>) => (message: Message, ctx: C) => Promise<void>
+  ): <Message extends M, C extends object>(next: Next<Message, C & { tx: Transaction }>) => (message: Message, ctx: C) => Promise<void>
   /** One SQL command that makes the table; may be run again, and by several processes at once. */
   schema(): string
   /** Deletes the records that are no longer needed, in steps. To be run now and then. Returns how many. */

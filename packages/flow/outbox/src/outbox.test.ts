@@ -178,6 +178,24 @@ describe('on PostgreSQL', () => {
     assert.equal((await outbox.counts(database.client)).pending, 1)
   })
 
+  for (const lost of ['outbox', 'outbox_held', 'outbox_leases', 'outbox_relays'])
+    test(`where ${lost} was lost, only that is made again, and all goes on`, async () => {
+      const { schema, db, outbox, transaction } = await open()
+      await transaction((tx) => outbox.add(tx, [message('k', '1'), { ...message('k', '2'), deliverAt: 0 }]))
+      await db.query(`DROP TABLE ${schema}.${lost} CASCADE`)
+      await assert.rejects(lost === 'outbox_leases' || lost === 'outbox_relays' ? outbox.store.leases.renew(db, 'r', 1_000) : outbox.counts(db), {
+        code: 'ERR_OUTBOX_SCHEMA',
+      })
+      await db.query(outbox.schema())
+      await transaction((tx) => outbox.add(tx, [message('k', '3'), { ...message('k', '4'), deliverAt: 0 }]))
+      const { leases, queue } = outbox.store
+      const held = await leases.claim(db, 'r', 60_000, (await leases.renew(db, 'r', 60_000)).free)
+      await queue.restore(db, held, { skip: false, known: undefined })
+      const from = held.map(({ partition }) => ({ partition, low: 0 }))
+      const rows = await queue.next(db, { done: [], from, except: { lanes: [], topics: [] }, limit: 100, limitBytes: 1e9 })
+      assert.deepEqual(rows.map(textOf), { outbox: ['3', '2', '4'], outbox_held: ['1', '3', '4'] }[lost] ?? ['1', '3', '2', '4'])
+    })
+
   test('tables of another size or of somebody else are refused', async () => {
     const { schema, db } = await open()
     await assert.rejects(db.query(createOutbox({ schema, partitions: 8 }).schema()), /has 16 partitions, not 8/)

@@ -68,11 +68,18 @@ function lookUp({ label }: { label: string }): string {
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = '${namespace}' AND c.relname = '${table}';`
 }
 
+/** Where a relation is not there. Not IF NOT EXISTS: that may go by what the session knew before it waited. */
+const unless = ({ namespace }: Names, relation: string, sql: string): string =>
+  `  IF NOT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = '${namespace}' AND c.relname = '${relation}') THEN
+${sql}
+  END IF;`
+
 /**
- * One command, so that every client can run it and it is atomic. IF NOT EXISTS is not safe against a second process doing the same: the lock is.
- * What exists is left alone but for the sequence, which a copy of the rows without it would leave behind.
+ * One command, so that every client can run it and it is atomic: the lock is for several processes that do the same.
+ * Makes what is missing and leaves alone what is there, but for the sequence, which a copy of the rows without it would leave behind.
  */
 export function outboxSchema(names: Names, partitions: number): string {
+  const table = names.label.slice(names.namespace.length + 1)
   const columns = `
       message_id text NOT NULL,
       topic text NOT NULL,
@@ -90,15 +97,14 @@ DECLARE
 BEGIN
   PERFORM pg_advisory_xact_lock(hashtextextended('core-backend outbox ${names.label}', 0));
 ${lookUp(names)}
-  IF version IS NULL THEN
-    CREATE SEQUENCE ${names.sequence} AS bigint;
-    CREATE TABLE ${names.table} (
-      id bigint NOT NULL DEFAULT nextval('${names.sequence}'),${columns},
-      PRIMARY KEY (partition, id)
-    ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000);
-    ALTER SEQUENCE ${names.sequence} OWNED BY ${names.table}.id;
-    COMMENT ON TABLE ${names.table} IS 'core-backend outbox ${outboxVersion}';
-    CREATE TABLE ${names.held} (
+  IF version <> 'core-backend outbox ${outboxVersion}' THEN
+    RAISE EXCEPTION 'table ${names.label} is not a core-backend outbox of version ${outboxVersion}: its comment says %', version;
+  END IF;
+${unless(names, `${table}_id_seq`, `    CREATE SEQUENCE ${names.sequence} AS bigint;`)}
+${unless(
+  names,
+  `${table}_held`,
+  `    CREATE TABLE ${names.held} (
       id bigint PRIMARY KEY DEFAULT nextval('${names.sequence}'),${columns},
       state text NOT NULL CHECK (state IN ('delayed', 'parked', 'released', 'blocked')),
       due_at timestamptz CHECK ((due_at IS NULL) = (state <> 'delayed')),
@@ -108,20 +114,32 @@ ${lookUp(names)}
       held_at timestamptz NOT NULL DEFAULT clock_timestamp()
     );
     CREATE INDEX ON ${names.held} (partition, due_at) WHERE due_at IS NOT NULL;
-    CREATE TABLE ${names.leases} (
+    CREATE INDEX ON ${names.held} (state, id) WHERE due_at IS NULL;
+    CREATE INDEX ON ${names.held} (${laneHash(keyed())}, id) WHERE due_at IS NULL AND key IS NOT NULL;`,
+)}
+  IF version IS NULL THEN
+    CREATE TABLE ${names.table} (
+      id bigint NOT NULL DEFAULT nextval('${names.sequence}'),${columns},
+      PRIMARY KEY (partition, id)
+    ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000);
+    ALTER SEQUENCE ${names.sequence} OWNED BY ${names.table}.id;
+    -- Where the table was dropped, its sequence went too, and with that this default.
+    ALTER TABLE ${names.held} ALTER id SET DEFAULT nextval('${names.sequence}');
+    COMMENT ON TABLE ${names.table} IS 'core-backend outbox ${outboxVersion}';
+  END IF;
+${unless(
+  names,
+  `${table}_leases`,
+  `    CREATE TABLE ${names.leases} (
       partition smallint PRIMARY KEY,
       owner text,
       epoch bigint NOT NULL DEFAULT 0,
       expires_at timestamptz NOT NULL DEFAULT '-infinity'
     ) WITH (fillfactor = 50);
-    INSERT INTO ${names.leases} (partition) SELECT generate_series(0, ${partitions - 1});
-    CREATE TABLE ${names.relays} (relay text PRIMARY KEY, expires_at timestamptz NOT NULL) WITH (fillfactor = 50);
-  ELSIF version <> 'core-backend outbox ${outboxVersion}' THEN
-    RAISE EXCEPTION 'table ${names.label} is not a core-backend outbox of version ${outboxVersion}: its comment says %', version;
-  END IF;
+    INSERT INTO ${names.leases} (partition) SELECT generate_series(0, ${partitions - 1});`,
+)}
+${unless(names, `${table}_relays`, `    CREATE TABLE ${names.relays} (relay text PRIMARY KEY, expires_at timestamptz NOT NULL) WITH (fillfactor = 50);`)}
   IF NOT EXISTS (SELECT FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = '${names.namespace}' AND p.proname = '${names.nextName}') THEN
-    CREATE INDEX ON ${names.held} (state, id) WHERE due_at IS NULL;
-    CREATE INDEX ON ${names.held} (${laneHash(keyed())}, id) WHERE due_at IS NULL AND key IS NOT NULL;
 ${nextFunction(names, partitions)}
 ${asideFunction(names)}
   END IF;
@@ -166,7 +184,7 @@ END $next$;`
 
 /** The rows of a lane that are set aside, the oldest first, however many there are: a function for its settings too, as the planner would read all of them and sort. */
 function asideFunction(names: Names): string {
-  return `CREATE FUNCTION ${names.aside}(lane text, most integer) RETURNS TABLE (id bigint, partition smallint) LANGUAGE plpgsql STABLE
+  return `CREATE OR REPLACE FUNCTION ${names.aside}(lane text, most integer) RETURNS TABLE (id bigint, partition smallint) LANGUAGE plpgsql STABLE
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET plan_cache_mode = force_generic_plan AS $aside$
 BEGIN
   RETURN QUERY SELECT h.id, h.partition FROM ${names.held} h
