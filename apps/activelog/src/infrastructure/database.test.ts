@@ -66,6 +66,20 @@ test('a statement that comes after the end of its transaction is refused: it wou
   }
 })
 
+test('of statements that were sent together the one that failed is told, not those that failed because of it', async (t) => {
+  const test = await openTestDatabase('pg18')
+  const db = openDatabase(test.url!, { name: 'test' })
+  t.after(async () => {
+    await db.close()
+    await test.close()
+  })
+  const running = db.transaction(async (tx) => {
+    tx.query('SELECT FROM missing').catch(() => {})
+    await tx.query('SELECT 1')
+  })
+  await assert.rejects(running, { code: '42P01' })
+})
+
 test('a connection that goes silent fails what waits for it, and the server gives its locks free', async (t) => {
   const test = await openTestDatabase('pg18')
   const proxy = await tcpProxy(Number(new URL(test.url!).port))

@@ -67,6 +67,8 @@ async function transaction<T>(pool: Pool, watch: NonNullable<DatabaseOptions['wa
   const client = await watch(pool.connect())
   let broken: Error | undefined
   let over = false
+  /** Statements that were sent behind it fail because of it, and may be heard of first. */
+  let cause: unknown
   try {
     sendTogether(client)
     const begun = watch(client.query('BEGIN'))
@@ -75,7 +77,10 @@ async function transaction<T>(pool: Pool, watch: NonNullable<DatabaseOptions['wa
       query: async (text, values) => {
         if (over) throw new TypeError('The transaction is over, and a statement came after its end: is an await missing?')
         sendTogether(client)
-        return watch(client.query(prepared(text, values)))
+        return watch(client.query(prepared(text, values))).catch((error: unknown) => {
+          cause ??= error
+          throw error
+        })
       },
     })
     over = true
@@ -88,7 +93,7 @@ async function transaction<T>(pool: Pool, watch: NonNullable<DatabaseOptions['wa
   } catch (error) {
     over = true
     await client.query('ROLLBACK').catch((failure: Error) => (broken = failure))
-    throw error
+    throw (error as { code?: unknown } | null)?.code === '25P02' ? (cause ?? error) : error
   } finally {
     client.release(broken)
   }

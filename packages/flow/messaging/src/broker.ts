@@ -1,4 +1,5 @@
 import type { Clock } from '#internal/clock'
+import { errorText } from '#internal/thrown'
 import { systemClock } from '#internal/clock'
 import { checkOptions, having, isFunction } from '#internal/options'
 import { type Administration, createAdministration } from './administration.ts'
@@ -85,7 +86,8 @@ export interface BrokerHealth {
   readonly latencyMs: number | undefined
   readonly stuck: number
   readonly details: Readonly<Record<string, string | number | boolean>>
-  readonly error?: unknown
+  /** Why, in a line. */
+  readonly error?: string
 }
 
 /** What users hold: the same on every driver. */
@@ -284,9 +286,15 @@ export function createBroker<C extends Capabilities>(driver: BrokerDriver<C>, op
         const { details = {} } = await driver.ping({ signal: limit })
         const error = [...subscriptions].map((subscription) => subscription.stats().error).find((one) => one !== undefined)
         const degraded = stats.stuck > 0 || error !== undefined
-        return { ...report, status: degraded ? 'degraded' : 'ok', latencyMs: clock.monotonic() - started, details, ...(error === undefined ? {} : { error }) }
+        return {
+          ...report,
+          status: degraded ? 'degraded' : 'ok',
+          latencyMs: clock.monotonic() - started,
+          details,
+          ...(error === undefined ? {} : { error: errorText(error) }),
+        }
       } catch (error) {
-        return { ...report, status: 'down', latencyMs: undefined, details: {}, error }
+        return { ...report, status: 'down', latencyMs: undefined, details: {}, error: errorText(error) }
       } finally {
         answered.abort()
       }

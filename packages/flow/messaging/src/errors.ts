@@ -20,7 +20,10 @@ export type MessagingErrorCode =
   | 'ERR_MESSAGING_OWNERSHIP_LOST'
   | 'ERR_MESSAGING_SHUTDOWN'
   | 'ERR_MESSAGING_CRASH_LOOP'
+  /** It cannot be reached, or gave no answer. */
   | 'ERR_MESSAGING_CONNECTION'
+  /** It answered, and did not do it: missing tables or privileges, say. */
+  | 'ERR_MESSAGING_BROKER'
   | 'ERR_MESSAGING_CLIENT_MISSING'
   | 'ERR_MESSAGING_MISSED'
 

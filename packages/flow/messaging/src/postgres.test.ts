@@ -581,10 +581,21 @@ test('a consumer whose leases cannot be renewed says so, and is well again when 
   refuse = true
   await waitUntil(async () => (await broker.health()).status === 'degraded')
   await waitUntil(() => subscription.stats().partitions === 0)
-  assert.match(String((await broker.health()).error), /read-only/)
+  assert.match((await broker.health()).error!, /read-only/)
   assert.ok(errors.length > 0)
   refuse = false
   await waitUntil(async () => (await broker.health()).status === 'ok' && subscription.stats().partitions === 5)
+  await broker.close()
+})
+
+test('health is down when the log is gone, and says so in JSON too', async () => {
+  const name = freshSchema()
+  const broker = createBroker(postgresDriver({ schema: name, client: db.client }))
+  assert.equal((await broker.health()).status, 'ok')
+  await sql(`DROP TABLE ${name}.messages CASCADE`)
+  const { status, error } = JSON.parse(JSON.stringify(await broker.health())) as { status: string; error: string }
+  assert.equal(status, 'down')
+  assert.match(error, /messages" does not exist/)
   await broker.close()
 })
 

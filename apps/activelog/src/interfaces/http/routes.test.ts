@@ -5,7 +5,7 @@ import { createMetrics } from './metrics.ts'
 import { HttpError } from './problem.ts'
 import { routes, untilStarted } from './routes.ts'
 
-test('a stream that is refused on purpose is no error in the log, and one that fails is', async () => {
+test('a stream that is refused on purpose is no error in the log, nor is a probe that is told what is down; one that fails is', async () => {
   let fault: Error = new HttpError(503, 'The most')
   const told: unknown[] = []
   const note =
@@ -15,7 +15,7 @@ test('a stream that is refused on purpose is no error in the log, and one that f
   const live = { open: () => Promise.reject(fault) }
   const app = routes({
     api: { live, tenants: ['acme'] } as unknown as RouteDependencies['api'],
-    checks: { ready: {}, health: {} },
+    checks: { ready: { database: () => Promise.reject(new Error('away')) }, health: {} },
     metrics: createMetrics({}),
     newId: () => '019c0000-0000-7000-8000-000000000000',
     logger: { debug: note('debug'), info: note('info'), warn: note('warn'), error: note('error') },
@@ -23,6 +23,8 @@ test('a stream that is refused on purpose is no error in the log, and one that f
   const ask = async (): Promise<number> => (await app.request('/events', { headers: { 'x-tenant-id': 'acme' } })).status
   assert.equal(await ask(), 503)
   assert.deepEqual(told.splice(0), [['debug', 503, fault]])
+  assert.equal((await app.request('/readyz')).status, 503)
+  assert.deepEqual(told.splice(0), [['debug', 503, undefined]])
   fault = new Error('broken')
   assert.equal(await ask(), 500)
   assert.deepEqual(told.splice(0), [['error', 500, fault]])

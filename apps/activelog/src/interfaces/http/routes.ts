@@ -50,8 +50,8 @@ export function routes({ api, checks, metrics, newId, logger }: RouteDependencie
     const method = METHODS.includes(c.req.method) ? c.req.method : 'other'
     metrics.observe(method, routePath(c, -1), status, seconds)
     const fields = { requestId, traceId: trace.traceId, method: c.req.method, path: c.req.path, status, ms: Math.round(seconds * 1e5) / 100, err: c.error }
-    // What is refused on purpose is no fault of ours, as a stream too many.
-    if (status < 500 || c.error instanceof HttpError) logger.debug(fields, 'Request')
+    // What is answered so on purpose is no fault of ours, as a stream too many, or what a probe asked for.
+    if (status < 500 || !c.error || c.error instanceof HttpError) logger.debug(fields, 'Request')
     else if (!tellRefusal(fields)) logger.error(fields, 'Request failed')
   })
   app.onError((error, c) => problem(error, c.get('requestId')))

@@ -19,6 +19,11 @@ test('no error shows a password, and each says whether trying again makes sense'
   })
   await assert.rejects(ask(new Error('cannot reach postgres://me:a/b?c@d#e@db:5432/x')), { message: 'PostgreSQL: cannot reach postgres://me:***@db:5432/x' })
   await assert.rejects(ask(Object.assign(new Error('password authentication failed for user "me"'), { code: '28P01', severity: 'FATAL' })), {
+    code: 'ERR_MESSAGING_CONNECTION',
+    retryable: false,
+  })
+  await assert.rejects(ask(Object.assign(new Error('permission denied for schema messaging'), { code: '42501', severity: 'ERROR' })), {
+    code: 'ERR_MESSAGING_BROKER',
     retryable: false,
   })
   await assert.rejects(ask(Object.assign(new Error('terminating connection'), { code: '57P01', severity: 'FATAL' })), { retryable: true })

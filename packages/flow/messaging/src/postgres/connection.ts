@@ -15,8 +15,12 @@ export interface ConnectionOptions {
 export class StatementError extends MessagingError {
   /** `never`: it did not reach the server. `no`: the server took it back. `unknown`: no answer came, it may be done. */
   readonly executed: 'never' | 'no' | 'unknown'
-  constructor(message: string, options: { retryable: boolean; cause: unknown; executed: 'never' | 'no' | 'unknown' }) {
-    super('ERR_MESSAGING_CONNECTION', message, options)
+  constructor(
+    code: 'ERR_MESSAGING_CONNECTION' | 'ERR_MESSAGING_BROKER',
+    message: string,
+    options: { retryable: boolean; cause: unknown; executed: 'never' | 'no' | 'unknown' },
+  ) {
+    super(code, message, options)
     this.executed = options.executed
   }
 }
@@ -85,11 +89,12 @@ function describe(error: unknown): MessagingError {
   // Only what the server itself says has a severity.
   if (severity !== undefined) {
     const retryable = passing.has(state.slice(0, 2)) || state === '25006'
-    return new StatementError(message, { retryable, cause: error, executed: notYetIn.has(state) ? 'never' : ending.test(state) ? 'unknown' : 'no' })
+    const executed = notYetIn.has(state) ? 'never' : ending.test(state) ? 'unknown' : 'no'
+    return new StatementError(executed === 'no' ? 'ERR_MESSAGING_BROKER' : 'ERR_MESSAGING_CONNECTION', message, { retryable, cause: error, executed })
   }
   const ended = /after calling end|Client was closed|PGlite is clos/i.test(text)
   const never = ended || notSent.has(state) || /trying to connect/.test(text)
-  return new StatementError(message, { retryable: !ended, cause: error, executed: never ? 'never' : 'unknown' })
+  return new StatementError('ERR_MESSAGING_CONNECTION', message, { retryable: !ended, cause: error, executed: never ? 'never' : 'unknown' })
 }
 
 /** Up to the last @ of what may be a URL: a password that was not percent-encoded may have any of its characters. */
