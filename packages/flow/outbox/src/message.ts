@@ -10,7 +10,7 @@ export interface OutboxMessage {
   /** Messages of one topic and key are published in sequence. Without a key there is no order. */
   key?: string | undefined
   value: Uint8Array
-  /** Names are lower case. */
+  /** Names `[a-z0-9_.-]{1,128}`, lower-cased; `cb-` is reserved. */
   headers?: Readonly<Record<string, string>> | undefined
   /** Ms since the epoch; the time of `add` by the database's clock when absent. */
   timestamp?: number | undefined
@@ -64,12 +64,16 @@ export function toRow(
   if (typeof headers !== 'object' || headers === null) throw new TypeError(`headers must be an object, got ${shown(headers)}`)
   if (key !== undefined) text('key', key)
   let bytes = value.byteLength + Buffer.byteLength(key ?? '')
-  for (const [name, content] of Object.entries(headers)) {
+  const lowered = new Map<string, string>()
+  for (const [given, content] of Object.entries(headers)) {
+    const name = given.toLowerCase()
     if (!headerName.test(name) || name.startsWith('cb-'))
-      throw new RangeError(`Header name ${JSON.stringify(name)} must match ${headerName.source} and not begin with cb-`)
+      throw new RangeError(`Header name ${JSON.stringify(given)} must match ${headerName.source} in lower case and not begin with cb-`)
+    if (lowered.has(name)) throw new RangeError(`Header ${JSON.stringify(name)} is given twice`)
     if (typeof content !== 'string') throw new TypeError(`Header ${name} must be a string, got ${typeof content}`)
     if (badHeaderValue.test(content) || !content.isWellFormed())
       throw new RangeError(`Header ${name} has a line break, NUL, a lone surrogate or an outer blank: ${JSON.stringify(content)}`)
+    lowered.set(name, content)
     bytes += name.length + Buffer.byteLength(content)
   }
   if (bytes > maxBytes) throw new RangeError(`Message ${messageId} has ${bytes} bytes with its key and headers, at most ${maxBytes} are allowed`)
@@ -78,7 +82,7 @@ export function toRow(
     topic,
     key,
     value,
-    headers: Object.keys(headers).length === 0 ? undefined : JSON.stringify(headers),
+    headers: lowered.size === 0 ? undefined : JSON.stringify(Object.fromEntries(lowered)),
     timestamp: time('timestamp', message.timestamp),
     dedupeId: message.dedupeId === undefined ? undefined : text('dedupeId', message.dedupeId),
     deliverAt: time('deliverAt', message.deliverAt ?? deliverAt),

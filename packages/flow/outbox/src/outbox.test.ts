@@ -59,7 +59,9 @@ describe('a message that no broker would take fails at add, by name', () => {
     [{ topic: 'orders.mails.dlq' }, RangeError, /not end in \.dlq/],
     [{ timestamp: -8.64e15 }, RangeError, /timestamp must not lie before PostgreSQL's first day/],
     [{ deliverAt: -210_866_803_200_001 }, RangeError, /deliverAt must not/],
-    [{ headers: { Upper: 'x' } }, RangeError, /"Upper"/],
+    [{ headers: { 'a b': 'x' } }, RangeError, /"a b"/],
+    [{ headers: { Foo: '1', foo: '2' } }, RangeError, /^Header "foo" is given twice$/],
+    [{ headers: { 'CB-x': 'x' } }, RangeError, /not begin with cb-/],
     [{ headers: { 'cb-x': 'x' } }, RangeError, /not begin with cb-/],
     [{ headers: { a: 1 } }, TypeError, /Header a must be a string, got number/],
     ...['a\nb', 'a\rb', 'a\0b', ' a', 'a ', '\uD800'].map((text): [Record<string, unknown>, typeof RangeError, RegExp] => [
@@ -93,6 +95,15 @@ describe('a message that no broker would take fails at add, by name', () => {
     await memory.transaction((tx) => outbox.add(tx, [received, whole] as unknown as OutboxMessage[]))
     await memory.transaction((tx) => outbox.add(tx, { topic: 't', value, tombstone: undefined } as OutboxMessage))
     assert.equal((await outbox.counts(memory)).pending, pending + 3)
+  })
+
+  test('header names come out in lower case, whatever they are', async () => {
+    const added: (string | undefined)[] = []
+    const rows = { ...memory.outbox.rows, add: async (_: unknown, given: readonly { headers: string | undefined }[]) => void added.push(given[0]!.headers) }
+    const spied = createOutbox({ store: { ...memory.outbox, rows } })
+    const headers = JSON.parse('{"Foo":"1","bar":"Baz","__PROTO__":"x"}') as Record<string, string>
+    await memory.transaction((tx) => spied.add(tx, { topic: 't', value, headers }))
+    assert.deepEqual(added, ['{"foo":"1","bar":"Baz","__proto__":"x"}'])
   })
 
   test('a tombstone is refused, received ones too: it would arrive as an empty message', async () => {
