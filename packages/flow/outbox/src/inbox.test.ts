@@ -103,6 +103,26 @@ test('messages with an empty id would all be one, and are refused', async () => 
     )
 })
 
+test('what PostgreSQL does not store as it is, in an id or a name, is refused before anything is sent', async () => {
+  const { inbox, transaction } = memoryHarness()
+  for (const bad of ['a\0b', 'a\uD800']) {
+    const got = `must be without NUL and lone surrogates, got ${JSON.stringify(bad)}`
+    for (const given of [bad, { id: bad }])
+      await assert.rejects(
+        transaction((tx) => inbox.once(tx, given, 'h', async () => undefined)),
+        { name: 'RangeError', message: `The message's id ${got}` },
+      )
+    await assert.rejects(
+      transaction((tx) => inbox.once(tx, 'm', bad, async () => undefined)),
+      { name: 'RangeError', message: `handler ${got}` },
+    )
+    await assert.rejects(
+      inbox.runner(transaction).runTogether({ id: 'm' }, ['h', bad], async () => undefined),
+      { name: 'RangeError', message: `handler ${got}` },
+    )
+  }
+})
+
 describe('on PostgreSQL', () => {
   const { open, close } = schemas('pg18')
   after(close)

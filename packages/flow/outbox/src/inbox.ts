@@ -114,6 +114,12 @@ function inTurn<T>(tx: Transaction, fn: () => Promise<T>): Promise<T> {
   return turn
 }
 
+/** PostgreSQL stores no NUL in text, and would say so only when the caller's transaction is lost already; a lone surrogate it would get as another character. */
+function checkText(value: string, name: string): void {
+  isString(value, name)
+  if (value.includes('\0') || !value.isWellFormed()) throw new RangeError(`${name} must be without NUL and lone surrogates, got ${shown(value)}`)
+}
+
 /** An inbox: which handler has handled which message. Opens nothing and holds nothing. */
 export function createInbox<M extends InboxMessage = InboxMessage>(options: InboxOptions<M> = {}): Inbox<M> {
   checkOptions('createInbox', options, inboxChecks)
@@ -130,7 +136,7 @@ export function createInbox<M extends InboxMessage = InboxMessage>(options: Inbo
   function checkCall(message: M | string, handlers: readonly string[], fn: unknown): void {
     if (typeof message !== 'string' && (typeof message !== 'object' || message === null))
       throw new TypeError(`The message must be an object with id, or its id, got ${shown(message)}`)
-    for (const handler of handlers) isString(handler, 'handler')
+    for (const handler of handlers) checkText(handler, 'handler')
     isFunction(fn, 'fn')
   }
 
@@ -143,7 +149,7 @@ export function createInbox<M extends InboxMessage = InboxMessage>(options: Inbo
   ): Promise<Once<T>> {
     const [id, timestamp] =
       typeof message === 'string' ? [message, undefined] : [identify(message), message.timestamp && Math.max(message.timestamp, firstTime)]
-    isString(id, "The message's id")
+    checkText(id, "The message's id")
     if (id === '') throw new RangeError("The message's id must not be empty: all without one would be the same message")
     const { recorded, old } = await store.record(tx, id, handlers, timestamp, retentionMs)
     if (recorded.length === 0) return { duplicate: true }
