@@ -190,5 +190,6 @@ function decodePercent(value: string | undefined): string | undefined {
 }
 
 function malformed(message: ReceivedMessage, why: string, cause?: unknown): EventError {
-  return new EventError('ERR_EVENTS_ENVELOPE', `Cannot read message ${message.id} of ${message.topic} as an event: ${why}`, { cause })
+  const from = message.topic === '' ? '' : ` of ${message.topic}` // bytes handed over without a message have none
+  return new EventError('ERR_EVENTS_ENVELOPE', `Cannot read message ${message.id}${from} as an event: ${why}`, { cause })
 }

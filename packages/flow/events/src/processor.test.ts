@@ -59,6 +59,16 @@ test('all handlers of an event run, functions and objects, synchronous and not',
   assert.deepEqual(processor.topics, ['activities'])
 })
 
+test('bytes that are no JSON are told without a topic, since they have none', async () => {
+  const processor = createEventProcessor().on(Created, () => assert.fail(), { name: 'h' })
+  await assert.rejects(processor.processRawEvent(Buffer.from('no'), 'activity.created', { id: 'm1' }), {
+    code: 'ERR_EVENTS_ENVELOPE',
+    message: /^Cannot read message m1 as an event: \S/,
+  })
+  const message = { ...receivedMessage(Created({ id: 'a' }, { id: 'm2' })), value: Buffer.from('no') }
+  await assert.rejects(processor.processMessage(message), { message: /^Cannot read message m2 of activities as an event: \S/ })
+})
+
 test('handlers see the latest version only, from bytes and from events', async () => {
   const seen: unknown[] = []
   const processor = createEventProcessor().on(Created, ({ version, data }) => void seen.push([version, data]), { name: 'h' })
