@@ -71,7 +71,7 @@ export interface RetryOptions {
 
 /** How one handler is run. */
 export interface HandlerOptions {
-  /** Unique among an event's handlers, and the same after a restart: inbox and dead letters know the handler by it. @default the function's name */
+  /** Unique among an event's handlers, and the same after a restart: inbox and dead letters know the handler by it. An inline function has none and must be given one. @default the function's name, the class's of an object */
   name?: string | undefined
   /** @default the processor's */
   retry?: RetryOptions | undefined

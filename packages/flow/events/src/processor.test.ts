@@ -294,9 +294,12 @@ test('names: unique for an event, raw ones for all; anonymous handlers need one'
   assert.throws(() => processor.onRaw('x.*', () => {}, { name: 'stats' }), TypeError)
   processor.onRaw('x.*', () => {}, { name: 'raw' })
   assert.throws(() => processor.on(Created, () => {}, { name: 'raw' }), TypeError)
-  assert.throws(() => processor.on(Created, () => {}), /TypeError: A handler needs a name/)
-  assert.throws(() => processor.on(Created, { handle: () => {} }), /TypeError: A handler needs a name/)
-  assert.throws(() => processor.on(Created, () => {}, { name: 'a,b' }), TypeError)
+  const wanted = 'A handler needs a name of 1 to 128 of A-Z a-z 0-9 _ . : / $ -, got'
+  const where = 'one that has none of its own gets it as'
+  assert.throws(() => processor.on(Created, () => {}), { name: 'TypeError', message: `${wanted} ""; ${where} on(Event, handler, { name })` })
+  assert.throws(() => processor.on(Created, { handle: () => {} }), { name: 'TypeError', message: `${wanted} "Object"; ${where} on(Event, handler, { name })` })
+  assert.throws(() => processor.onRaw('y.*', () => {}), { name: 'TypeError', message: `${wanted} ""; ${where} onRaw(pattern, handler, { name })` })
+  assert.throws(() => processor.on(Created, () => {}, { name: 'a,b' }), { name: 'TypeError', message: `${wanted} "a,b"` })
   function named(): void {}
   processor.on(Created, named)
   assert.throws(() => processor.on(Created, named), TypeError)

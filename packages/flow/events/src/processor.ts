@@ -316,7 +316,8 @@ function handlerOf(given: Given, raw: boolean, options: HandlerOptions, shared: 
   const { name = typeof given === 'function' ? given.name : given.constructor.name, timeoutMs, policy } = options
   const { maxAttempts = 3, initialDelayMs: initialMs = 100, maxDelayMs: maxMs = 30_000, multiplier = 2 } = options.retry ?? {}
   if (!/^[\w.:/$-]{1,128}$/.test(name) || name === 'Object') {
-    throw new TypeError(`A handler needs a name of 1 to 128 of A-Z a-z 0-9 _ . : / $ -, got ${JSON.stringify(name)}`)
+    const hint = options.name === undefined ? `; one that has none of its own gets it as ${raw ? 'onRaw(pattern' : 'on(Event'}, handler, { name })` : ''
+    throw new TypeError(`A handler needs a name of 1 to 128 of A-Z a-z 0-9 _ . : / $ -, got ${JSON.stringify(name)}${hint}`)
   }
   const handle = typeof given === 'function' ? given : given.handle.bind(given)
   const delayMs = (failures: number): number => fullJitter(failures, { initialMs, maxMs, multiplier })
