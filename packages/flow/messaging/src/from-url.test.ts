@@ -38,6 +38,14 @@ test('a pool of a size that is no number is refused', async () => {
     })
 })
 
+test('a parameter that does nothing is refused', async () => {
+  await assert.rejects(brokerFromUrl('memory:?x=1'), { name: 'RangeError', message: 'Unknown parameter x in a memory URL; there are none' })
+  await assert.rejects(brokerFromUrl('postgres://h/d?x=1'), {
+    name: 'RangeError',
+    message: 'Unknown parameter x in a postgres URL; there are host, schema, ssl, max',
+  })
+})
+
 test('what is no URL is told which ones there are', async () => {
   for (const url of ['hello', '', 'amqp', '//h/db'])
     await assert.rejects(brokerFromUrl(url), (error: Error) => error.message.endsWith('; there are memory:, postgres://, postgresql://'))

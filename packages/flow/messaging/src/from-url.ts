@@ -64,7 +64,7 @@ function badUrl(url: string, cause?: unknown): RangeError {
 
 /** What makes a driver of a URL; each is loaded when it is asked for. */
 const schemes: Record<string, (url: BrokerUrl, signal: AbortSignal | undefined) => Promise<BrokerDriver>> = {
-  memory: async () => memoryDriver(),
+  memory: memoryFromUrl,
   postgres: postgresFromUrl,
   postgresql: postgresFromUrl,
 }
@@ -86,6 +86,12 @@ export async function brokerFromUrl(url: string, given: FromUrlOptions = {}): Pr
 export async function brokerFromEnv(env: Record<string, string | undefined> = process.env, options: FromUrlOptions = {}): Promise<Broker> {
   const settings = fromEnv(env)
   return brokerFromUrl(settings.brokerUrl, { deadLetterSuffix: settings.deadLetterSuffix, ...options })
+}
+
+async function memoryFromUrl({ params }: BrokerUrl): Promise<BrokerDriver> {
+  const unknown = Object.keys(params)[0]
+  if (unknown !== undefined) throw new RangeError(`Unknown parameter ${unknown} in a memory URL; there are none`)
+  return memoryDriver()
 }
 
 async function postgresFromUrl(url: BrokerUrl, signal: AbortSignal | undefined): Promise<BrokerDriver> {
