@@ -1,5 +1,5 @@
 import type { Clock } from '#internal/clock'
-import { checkOptions, shown } from '#internal/options'
+import { type Check, checkOptions, shown } from '#internal/options'
 import type { BrokerDriver, LogEntry, Mark, OutgoingMessage, TopicLog } from './driver.ts'
 import { isRetryable } from './errors.ts'
 import { asLetter, type DeadLetter, markOf } from './letter.ts'
@@ -119,6 +119,14 @@ const pageLetters = 200
 const freshMs = 1_000
 
 const which = (what: string): TypeError => new TypeError(`${what} needs ids or a filter; for all letters: filter: () => true`)
+
+/** One letter, or a list of them, as `get` would take it, is told how it is given here. */
+function checkWhich(what: string, given: unknown, checks: Readonly<Record<string, Check>>): void {
+  if (given === undefined) throw which(what)
+  if (typeof given === 'string' || Array.isArray(given))
+    throw new TypeError(`${what}: options must be an object, got ${shown(given)}; letters are given as { ids: [letterId, …] }`)
+  checkOptions(what, given, checks)
+}
 
 export function createDeadLetters({ driver, publisher, topology, clock, suffix }: Deps, topic: string, group: string): DeadLetters {
   const log = deadLetterTopic(topic, group, suffix)
@@ -243,8 +251,7 @@ export function createDeadLetters({ driver, publisher, topology, clock, suffix }
     },
 
     replay: async (options) => {
-      if (options === undefined) throw which('replay')
-      checkOptions('replay', options, replayChecks)
+      checkWhich('replay', options, replayChecks)
       const { ids, filter, order = 'oldest', limit = Infinity, ratePerSecond, dryRun = false, maxReplays = 3, edit, signal } = options
       if (ratePerSecond !== undefined && !(ratePerSecond > 0)) throw new RangeError(`ratePerSecond must be above 0, got ${ratePerSecond}`)
       const found = await select({ ids, filter }, 'replay')
@@ -322,8 +329,7 @@ export function createDeadLetters({ driver, publisher, topology, clock, suffix }
     },
 
     discard: async (options) => {
-      if (options === undefined) throw which('discard')
-      checkOptions('discard', options, discardChecks)
+      checkWhich('discard', options, discardChecks)
       const found = await select(options, 'discard', true)
       await mark(
         found.flatMap(({ copies }) => copies),
