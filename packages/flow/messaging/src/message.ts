@@ -1,4 +1,5 @@
 import { isBoolean, isSchema, isString, isTime, shown } from '#internal/options'
+import { errorText } from '#internal/thrown'
 import { isCodec, isDelay } from './options.ts'
 
 /** A message to publish. */
@@ -32,13 +33,13 @@ export function checkMessage(input: MessageInput): void {
     throw new TypeError(`A message must be an object with topic, value, got ${shown(input)}${Array.isArray(input) ? ': publishBatch takes many' : ''}`)
   const { topic, key, value, headers, id, timestamp, deliverAt, delayMs, dedupeId, tombstone } = input
   if (typeof topic === 'function' && 'build' in input) throw new TypeError('A message must be an object with topic, value, got a builder: call its build()')
-  if (topic === undefined) throw new TypeError('A message must have a topic')
+  if (topic === undefined) {
+    checkNames(input) // it may be there under a misspelt name
+    throw new TypeError('A message must have a topic')
+  }
   if (!(value instanceof Uint8Array))
     throw new TypeError(`The body of a message to ${topic} must be a Uint8Array, got ${shown(value)}; use message().json(body) or a codec`)
-  for (const name in input)
-    // What was received, peeked at or a dead letter has more, and may be published again.
-    if (!known.has(name) && !('idStable' in input || 'letterId' in input) && input[name as keyof MessageInput] !== undefined)
-      throw new TypeError(`${name} is not a part of a message; there are ${fields.join(', ')}`)
+  checkNames(input)
   if (key !== undefined) isString(key, 'message.key')
   if (headers !== undefined && (typeof headers !== 'object' || headers === null || Symbol.iterator in headers))
     throw new TypeError(`message.headers must be an object of strings, got ${shown(headers)}`)
@@ -50,6 +51,13 @@ export function checkMessage(input: MessageInput): void {
   if (delayMs !== undefined) isDelay(delayMs, 'message.delayMs')
   if (dedupeId !== undefined) isString(dedupeId, 'message.dedupeId')
   if (tombstone !== undefined) isBoolean(tombstone, 'message.tombstone')
+}
+
+function checkNames(input: MessageInput): void {
+  for (const name in input)
+    // What was received, peeked at or a dead letter has more, and may be published again.
+    if (!known.has(name) && !('idStable' in input || 'letterId' in input) && input[name as keyof MessageInput] !== undefined)
+      throw new TypeError(`${name} is not a part of a message; there are ${fields.join(', ')}`)
 }
 
 /** A message as a handler gets it. `T` is what the subscription's codec made of the body; without a codec it is the bytes. */
@@ -103,7 +111,7 @@ export function json<T = unknown>(schema?: SchemaLike<T>): Codec<T> {
   if (schema !== undefined) isSchema(schema, 'json: schema')
   return {
     contentType: 'application/json',
-    encode: jsonBytes,
+    encode: (body) => jsonBytes(body),
     decode: (value) => {
       const body: unknown = JSON.parse(strictUtf8.decode(value))
       if (!schema) return body as T
@@ -122,10 +130,20 @@ function accepted<T>(result: SchemaResult<T>): T {
   throw new TypeError(`Body does not match its schema: ${issues.join('; ')}`)
 }
 
-function jsonBytes(body: unknown): Uint8Array {
-  const text = body instanceof Promise || body instanceof Map || body instanceof Set ? undefined : JSON.stringify(body)
+function jsonBytes(body: unknown, topic?: string): Uint8Array {
+  const text = body instanceof Promise || body instanceof Map || body instanceof Set ? undefined : jsonText(body, topic)
   if (text === undefined) throw new TypeError(`Not a JSON value: ${shown(body)}${body instanceof Promise ? '; is an await missing?' : ''}`)
   return Buffer.from(text)
+}
+
+function jsonText(body: unknown, topic: string | undefined): string | undefined {
+  try {
+    return JSON.stringify(body)
+  } catch (cause) {
+    const [why = ''] = errorText(cause).split('\n') // of a circle the way follows
+    const hint = why.includes('BigInt') ? '; give a bigint as a string' : ''
+    throw new TypeError(`Cannot write the body of a message${topic === undefined ? '' : ` to ${topic}`} as JSON: ${why}${hint}`, { cause })
+  }
 }
 
 /** A fluent way to write a message: `message().topic('user-events').key('user-123').json({ … }).header('event_type', 'user.created').build()`. */
@@ -134,6 +152,7 @@ export interface MessageBuilder {
   key(key: string): MessageBuilder
   id(id: string): MessageBuilder
   value(value: Uint8Array | string): MessageBuilder
+  /** Throws `TypeError` for what is no JSON value, such as a bigint. */
   json(body: unknown): MessageBuilder
   /** The body as a codec writes it, and its content type. */
   body<T>(codec: Codec<T>, body: T): MessageBuilder
@@ -157,7 +176,7 @@ export function message(parts: Partial<MessageInput> = {}): MessageBuilder {
     key: (key) => set({ key }),
     id: (id) => set({ id }),
     value: (value) => set({ value: typeof value === 'string' ? Buffer.from(value) : value }),
-    json: (body) => withBody(jsonBytes(body), 'application/json'),
+    json: (body) => withBody(jsonBytes(body, parts.topic), 'application/json'),
     body: (codec, body) => {
       isCodec(codec, 'body: codec')
       return withBody(codec.encode(body), codec.contentType)

@@ -17,6 +17,8 @@ const schemas = 'schema must be a Standard Schema, as those of zod, valibot and 
 const driver = memoryDriver()
 const broker = createBroker(driver)
 const letters = broker.deadLetters('t', 'g')
+const circle: { self?: unknown } = {}
+circle.self = circle
 const value = new Uint8Array(1)
 const handler = (): void => {}
 after(() => broker.close())
@@ -132,10 +134,23 @@ const rows: Record<string, readonly Refusal[]> = {
       publish({ header: { a: 'b' } }),
       'TypeError: header is not a part of a message; there are topic, key, value, headers, id, timestamp, deliverAt, delayMs, dedupeId, tombstone',
     ],
+    [
+      publish({ topic: undefined, topik: 't' }),
+      'TypeError: topik is not a part of a message; there are topic, key, value, headers, id, timestamp, deliverAt, delayMs, dedupeId, tombstone',
+    ],
     [publish({ id: '' }), 'RangeError: message.id must not be empty: leave it away, or give one that tells messages apart'],
     [publish({ deliverAt: 5, delayMs: 5 }), 'TypeError: A message has deliverAt or delayMs, not both'],
     [() => message().json(Promise.resolve(1)), 'TypeError: Not a JSON value: an instance of Promise; is an await missing?'],
     [() => message().json(new Map()), 'TypeError: Not a JSON value: an instance of Map'],
+    [
+      () => message().topic('t').json({ a: 1n }),
+      'TypeError: Cannot write the body of a message to t as JSON: Do not know how to serialize a BigInt; give a bigint as a string',
+    ],
+    [
+      () => message({ id: 'm' }).json({ a: 1n }),
+      'TypeError: Cannot write the body of a message as JSON: Do not know how to serialize a BigInt; give a bigint as a string',
+    ],
+    [() => json().encode(circle), 'TypeError: Cannot write the body of a message as JSON: Converting circular structure to JSON'],
     [
       subscribe({ middleware: [async () => undefined] }),
       'TypeError: subscribe: what middleware gives for the next handler must be a function, got an instance of Promise',
