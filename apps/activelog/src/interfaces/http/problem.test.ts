@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { InvalidActivityError } from '../../domain/activity.ts'
 import { CommitLostError } from '../../infrastructure/database.ts'
-import { problem } from './problem.ts'
+import { badField, problem } from './problem.ts'
 
 async function answerTo(error: unknown): Promise<[status: number, retryAfter: string | null, detail: string]> {
   const answer = problem(error, 'r')
@@ -24,4 +25,11 @@ test('a commit whose answer is lost may have been done: nobody is asked to try a
   const [status, retryAfter, detail] = await answerTo(new CommitLostError(trouble('ECONNRESET')))
   assert.deepEqual([status, retryAfter], [503, null])
   assert.equal(detail, 'The connection to the database was lost at the end: this may be done; repeat a POST only under an Idempotency-Key')
+})
+
+test('a fault names its field; one of the body as a whole names none', async () => {
+  const errors = async (error: unknown): Promise<unknown> => ((await problem(error, 'r').json()) as { errors: unknown }).errors
+  assert.deepEqual(await errors(badField('limit', 'is wrong')), [{ field: 'limit', detail: 'is wrong' }])
+  assert.deepEqual(await errors(badField('', 'The body is not JSON')), [{ detail: 'The body is not JSON' }])
+  assert.deepEqual(await errors(new InvalidActivityError([{ field: '', detail: 'must be a JSON object' }])), [{ detail: 'must be a JSON object' }])
 })

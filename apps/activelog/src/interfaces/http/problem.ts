@@ -67,7 +67,8 @@ export function starting(): Response {
 export function problem(error: unknown, requestId: string): Response {
   const status = statusOf(error)
   const faults = error instanceof HttpError || error instanceof InvalidActivityError ? error.faults : []
-  const body = { type: 'about:blank', title: titles[status], status, detail: detailOf(error, status), requestId, ...(faults.length > 0 && { errors: faults }) }
+  const errors = faults.map(({ field, detail }) => ({ ...(field !== '' && { field }), detail }))
+  const body = { type: 'about:blank', title: titles[status], status, detail: detailOf(error, status), requestId, ...(errors.length > 0 && { errors }) }
   const headers: Record<string, string> = { 'content-type': 'application/problem+json', 'x-request-id': requestId }
   // A client that takes this as a word to try again would do twice what may be done.
   if ((status === 503 && !isCommitLost(error)) || status === 409) headers['retry-after'] = '1'
