@@ -37,12 +37,12 @@ await moving.start()
 await open('ada', 10)
 await open('bob', -1).catch((error: Error) => console.log(error.message))
 moving.wake() // Without it the relay looks within pollMs (100).
-// #endregion
 
 while ((await outbox.counts(db)).pending > 0) await new Promise((resolve) => setTimeout(resolve, 10))
 console.log((await db.query('SELECT account FROM mail')).rows)
 await moving.close()
 await db.close()
+// #endregion
 
 // Prints:
 // No account begins with -1
