@@ -17,11 +17,11 @@ export interface HandlerContext {
   readonly partition: number
   /** Where the message stands in its partition, as the broker writes it. */
   readonly position: string
-  /** Counts as a failed run; `delayMs` replaces the backoff. Takes effect when the handler returns. */
+  /** Counts as a failed run; `delayMs` replaces the backoff. Takes effect when the handler returns, so return after it. */
   retry(options?: { delayMs?: number }): void
-  /** No more runs: to the dead letters, with these headers added. Takes effect when the handler returns. */
+  /** No more runs: to the dead letters, with these headers added. Takes effect when the handler returns, so return after it. */
   deadLetter(reason: string, options?: { error?: unknown; headers?: Readonly<Record<string, string>> }): void
-  /** Done without having been handled. Takes effect when the handler returns. */
+  /** Done without having been handled. Takes effect when the handler returns, so return after it. */
   skip(): void
   /** What the handler has asked for in this run: a middleware that commits something only when the message is done with looks here. */
   readonly asked: 'retry' | 'deadLetter' | 'skip' | undefined
