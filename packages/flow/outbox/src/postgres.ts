@@ -220,7 +220,7 @@ function queueStore(names: ReturnType<typeof outboxNames>): QueueStore {
   const ask = asker('outbox', names.label)
 
   return {
-    async next(db, { done, from, upTo, except, limit, limitBytes }) {
+    async next(db, { done, from, upTo, except, limit, limitBytes, few = false }) {
       // The length of a body is known without reading it.
       const { rows } = await ask(
         db,
@@ -228,8 +228,8 @@ function queueStore(names: ReturnType<typeof outboxNames>): QueueStore {
                 ${epochMs('coalesce(timestamp, created_at)')} AS timestamp, ${epochMs('clock_timestamp() - created_at')} AS age
          FROM (
            SELECT *, sum(octet_length(value)) OVER (ORDER BY id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
-           FROM ${names.next}($1::smallint[], $2::bigint[], $3::smallint[], $4::bigint[], $5::text[], $6::text[], $7::bigint, $8::integer)
-         ) AS r WHERE coalesce(bytes_before, 0) < $9::bigint ORDER BY r.id`,
+           FROM ${names.next}($1::smallint[], $2::bigint[], $3::smallint[], $4::bigint[], $5::text[], $6::text[], $7::bigint, $8::integer, $9::boolean)
+         ) AS r WHERE coalesce(bytes_before, 0) < $10::bigint ORDER BY r.id`,
         [
           done.map((r) => r.partition),
           done.map((r) => r.id),
@@ -239,6 +239,7 @@ function queueStore(names: ReturnType<typeof outboxNames>): QueueStore {
           except.topics,
           upTo ?? null,
           limit,
+          few,
           limitBytes,
         ],
       )

@@ -52,8 +52,8 @@ export function relay(options: RelayOptions): Relay {
   const failures = createFailures({ maxAttempts, retry, backoff, batch, random })
   /** What is sent by itself: it may take as long as it likes. */
   const beside = new Map<Send, Promise<unknown>>()
-  /** Sends that ended and are not settled. */
-  const answers: Answer[] = []
+  /** Sends that ended and are not settled: what came of them, and how many were published when they began. */
+  const answers: { one: Send; outcome: Outcome; before: number }[] = []
   /** Confirmed, to be deleted by the next statement. */
   let done: Row[] = []
   let blocked: ReadonlyMap<string, number> | undefined
@@ -77,6 +77,8 @@ export function relay(options: RelayOptions): Relay {
   let joined = false
   let maintainAt = 0
   let longestAt = 0
+  /** Whether the last look may have left rows behind. */
+  let backlog = true
   const rate: { at: number; n: number }[] = []
 
   const stopping = new AbortController()
@@ -167,20 +169,22 @@ export function relay(options: RelayOptions): Relay {
     const walk = others ? horizon.walk() : undefined
     const confirmed = done
     const from = partitions.map((partition) => ({ partition, low: Math.max(horizon.low(partition), walk?.low ?? low) }))
-    const rows = await answered(queue.next(db, { done: confirmed, from, upTo: walk?.upTo, except, limit, limitBytes: batchBytes })).catch((error: unknown) => {
+    const asked = { done: confirmed, from, upTo: walk?.upTo, except, limit, limitBytes: batchBytes, few: !backlog }
+    backlog = true // Unless it answers that there is none.
+    const rows = await answered(queue.next(db, asked)).catch((error: unknown) => {
       failures.anew() // Leaving out much may be what the database had no patience for.
       throw error
     })
     done = done.slice(confirmed.length)
-    const full = rows.length === limit || rows.reduce((bytes, row) => bytes + row.value.length, 0) >= batchBytes
+    backlog = rows.length === limit || rows.reduce((bytes, row) => bytes + row.value.length, 0) >= batchBytes
     // Rows that were left out are still there, so nothing is behind us for certain.
-    if (all) horizon.read(partitions, rows, full)
+    if (all) horizon.read(partitions, rows, backlog)
     const since = rows[0] && clock.monotonic() - rows[0].ageMs
     // Rows that wait for their next try were left out, and may be older than what was read.
     oldestSince = !all && oldestSince !== undefined ? Math.min(oldestSince, since ?? Infinity) : since
     if (oldestAge() >= alarmMs) alarm({ kind: 'oldest-age', ageMs: oldestAge() })
     const over = !walk || horizon.walked(walk, rows[0]?.id)
-    return { rows, more: failures.looked(rows, { at, full: full || except.topics.length > 0, over }) || rows.length > 0 }
+    return { rows, more: failures.looked(rows, { at, full: backlog || except.topics.length > 0, over }) || rows.length > 0 }
   }
 
   async function flush(): Promise<void> {
@@ -216,7 +220,7 @@ export function relay(options: RelayOptions): Relay {
     for (let answer = answers.shift(); answer; answer = answers.shift()) await settle(answer)
   }
 
-  async function settle({ one, outcome, before }: Answer): Promise<void> {
+  async function settle({ one, outcome, before }: (typeof answers)[number]): Promise<void> {
     beside.delete(one)
     const now = clock.monotonic()
     const { stored, failed: notStored, poison, refused } = failures.settle(one, outcome, now)
@@ -379,13 +383,6 @@ export function relay(options: RelayOptions): Relay {
 interface Poison {
   readonly row: Row
   readonly held: Held & { state: 'parked' }
-}
-
-/** What came of a send, and how many were published when it began. */
-interface Answer {
-  readonly one: Send
-  readonly outcome: Outcome
-  readonly before: number
 }
 
 function asParked({ row, error }: Failed, attempts: number): Poison['held'] {

@@ -115,6 +115,8 @@ export interface NextOptions {
   limit: number
   /** Bytes of bodies: the row that reaches them is the last. */
   limitBytes: number
+  /** There should be fewer than `limit`: a store may look in another way then. @default false */
+  few?: boolean | undefined
 }
 
 /** A row to be set aside: poison, or what stands behind it. */
