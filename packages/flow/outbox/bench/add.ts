@@ -44,8 +44,9 @@ const business = (about: string, prepare: (pool: Pool, url: string) => Promise<H
           inTransaction(pool, async (tx) => {
             for (const send of statements) await send(tx, i)
           })
-    await window(1_000, 16, (i) => post(1_000_000 + i))
-    return window(6_000, 16, post)
+    // A service runs for longer than it takes to compile.
+    await window(4_000, 16, (i) => post(1_000_000 + i))
+    return window(12_000, 16, post)
   },
 })
 
