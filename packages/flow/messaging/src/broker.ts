@@ -1,7 +1,7 @@
 import type { Clock } from '#internal/clock'
-import { errorText } from '#internal/thrown'
 import { systemClock } from '#internal/clock'
 import { checkOptions, having, isFunction } from '#internal/options'
+import { errorText } from '#internal/thrown'
 import { type Administration, createAdministration } from './administration.ts'
 import { createCopies } from './copies.ts'
 import { createDeadLetters, type DeadLetters, ensureRetrySource } from './dead-letters.ts'

@@ -36,7 +36,7 @@ const ids = ({ rows: sent }: Send): number[] => sent.map(({ id }) => id)
 function see(failures: Failures, found: readonly Row[], now = 0): readonly Send[] {
   const { topics, lanes, limit } = failures.look(now)
   const seen = found.filter(({ topic, lane }) => !topics.includes(topic) && !lanes.includes(lane)).slice(0, limit)
-  failures.looked(seen, { at: now, full: seen.length === limit || topics.length > 0, over: true })
+  failures.looked(seen, { full: seen.length === limit || topics.length > 0, over: true }, now)
   return failures.sends(seen)
 }
 

@@ -4,8 +4,6 @@ import type { Row } from './store.ts'
 
 /** What to look for: all but these lanes and topics. */
 export interface Look {
-  /** When it began: a lane whose time comes before it ends was left out all the same. */
-  readonly at: number
   readonly lanes: readonly string[]
   readonly topics: readonly string[]
   readonly limit: number
@@ -43,8 +41,11 @@ export interface Verdict {
 export interface Failures {
   /** Leaves out lanes whose failed row waits for its next attempt or had its turn, topics that are under way by themselves or wait, and in turn all that are under suspicion. */
   look(now: number): Look
-  /** Takes in what that found; `full` when there may be more, as of topics that were left out, `over` unless it is to go on elsewhere. Whether to look again at once. */
-  looked(rows: readonly Row[], look: { at: number; full: boolean; over: boolean }): boolean
+  /**
+   * Takes in what that found; `full` when there may be more, as of topics that were left out, `over` unless it is to go on elsewhere. `now` is when it began: a lane whose
+   * time came since was left out all the same. Whether to look again at once.
+   */
+  looked(rows: readonly Row[], look: { full: boolean; over: boolean }, now: number): boolean
   /** Which of these rows go now, and which together. */
   sends(rows: readonly Row[]): readonly Send[]
   settle(send: Send, outcome: Outcome, now: number): Verdict
@@ -156,10 +157,10 @@ export function createFailures({ maxAttempts, retry, backoff, batch, random }: F
       const low = known.reduce((least, id) => Math.min(least, id - 1), known.length === 0 ? 0 : Infinity)
       // While nothing else is there, no more bodies than are sent.
       const limit = due.length === 0 || others ? batch : due.reduce((sum, { size }) => sum + size, 0)
-      return { at: now, lanes, topics: [...topics], limit: Math.min(batch, limit), others: suspects.size > 0 && due.length === 0, low, cleared }
+      return { lanes, topics: [...topics], limit: Math.min(batch, limit), others: suspects.size > 0 && due.length === 0, low, cleared }
     },
 
-    looked(rows, { at: now, full, over }) {
+    looked(rows, { full, over }, now) {
       const none = forOthers || room() <= 0
       if (rows.some((row) => !suspects.has(row.topic))) others = true
       else if (!over) return (forOthers = true)

@@ -2,7 +2,7 @@ import { AsyncLocalStorage } from 'node:async_hooks'
 import { type SqlClient, type Transaction, assertTransaction } from '#internal/sql'
 import { checkOptions, isFunction, isString, shown } from '#internal/options'
 import { InboxTooOldError, InboxUnstableIdError } from './errors.ts'
-import { firstTime } from './message.ts'
+import { firstTime, isStorable } from './message.ts'
 import { handlerChecks, inboxChecks, isClient, runnerChecks, signalChecks } from './options.ts'
 import { checksCommit } from './pool.ts'
 import { postgresInbox } from './postgres-inbox.ts'
@@ -114,10 +114,9 @@ function inTurn<T>(tx: Transaction, fn: () => Promise<T>): Promise<T> {
   return turn
 }
 
-/** PostgreSQL stores no NUL in text, and would say so only when the caller's transaction is lost already; a lone surrogate it would get as another character. */
 function checkText(value: string, name: string): void {
   isString(value, name)
-  if (value.includes('\0') || !value.isWellFormed()) throw new RangeError(`${name} must be without NUL and lone surrogates, got ${shown(value)}`)
+  if (!isStorable(value)) throw new RangeError(`${name} must be without NUL and lone surrogates, got ${shown(value)}`)
 }
 
 /** An inbox: which handler has handled which message. Opens nothing and holds nothing. */

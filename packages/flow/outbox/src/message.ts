@@ -89,10 +89,12 @@ export function toRow(
   }
 }
 
-/** PostgreSQL stores no NUL in text, and would say so only when the caller's transaction is lost already; so with times below. */
+/** PostgreSQL stores no NUL in text, and would say so only when the caller's transaction is lost already (so with times below); a lone surrogate it would get as another character. */
+export const isStorable = (text: string): boolean => !text.includes('\0') && text.isWellFormed()
+
 function text(name: string, value: unknown): string {
   if (typeof value !== 'string') throw new TypeError(`${name} must be a string, got ${shown(value)}`)
-  if (value === '' || value.length > 1_000 || value.includes('\0') || !value.isWellFormed())
+  if (value === '' || value.length > 1_000 || !isStorable(value))
     throw new RangeError(`${name} must be 1 to 1,000 characters without NUL, got ${JSON.stringify(value.slice(0, 100))}`)
   return value
 }

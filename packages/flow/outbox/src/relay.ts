@@ -162,10 +162,11 @@ export function relay(options: RelayOptions): Relay {
 
   async function read(): Promise<{ rows: readonly Row[]; more: boolean }> {
     const partitions = leases.held().map((lease) => lease.partition)
-    const { at, limit, others, low, cleared: now, ...except } = failures.look(clock.monotonic())
+    const now = clock.monotonic()
+    const { limit, others, low, cleared: total, ...except } = failures.look(now)
     const all = except.lanes.length + except.topics.length === 0
-    if (now !== cleared) horizon.walkAnew()
-    cleared = now
+    if (total !== cleared) horizon.walkAnew()
+    cleared = total
     const walk = others ? horizon.walk() : undefined
     const confirmed = done
     const from = partitions.map((partition) => ({ partition, low: Math.max(horizon.low(partition), walk?.low ?? low) }))
@@ -184,7 +185,7 @@ export function relay(options: RelayOptions): Relay {
     oldestSince = !all && oldestSince !== undefined ? Math.min(oldestSince, since ?? Infinity) : since
     if (oldestAge() >= alarmMs) alarm({ kind: 'oldest-age', ageMs: oldestAge() })
     const over = !walk || horizon.walked(walk, rows[0]?.id)
-    return { rows, more: failures.looked(rows, { at, full: backlog || except.topics.length > 0, over }) || rows.length > 0 }
+    return { rows, more: failures.looked(rows, { full: backlog || except.topics.length > 0, over }, now) || rows.length > 0 }
   }
 
   async function flush(): Promise<void> {

@@ -69,17 +69,18 @@ function lookUp({ label }: { label: string }): string {
 }
 
 /** Where a relation is not there. Not IF NOT EXISTS: that may go by what the session knew before it waited. */
-const unless = ({ namespace }: Names, relation: string, sql: string): string =>
-  `  IF NOT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = '${namespace}' AND c.relname = '${relation}') THEN
+function unless({ label }: Names, suffix: string, sql: string): string {
+  const [namespace, table] = label.split('.')
+  return `  IF NOT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = '${namespace}' AND c.relname = '${table}${suffix}') THEN
 ${sql}
   END IF;`
+}
 
 /**
  * One command, so that every client can run it and it is atomic: the lock is for several processes that do the same.
  * Makes what is missing and leaves alone what is there, but for the sequence, which a copy of the rows without it would leave behind.
  */
 export function outboxSchema(names: Names, partitions: number): string {
-  const table = names.label.slice(names.namespace.length + 1)
   const columns = `
       message_id text NOT NULL,
       topic text NOT NULL,
@@ -100,10 +101,10 @@ ${lookUp(names)}
   IF version <> 'core-backend outbox ${outboxVersion}' THEN
     RAISE EXCEPTION 'table ${names.label} is not a core-backend outbox of version ${outboxVersion}: its comment says %', version;
   END IF;
-${unless(names, `${table}_id_seq`, `    CREATE SEQUENCE ${names.sequence} AS bigint;`)}
+${unless(names, '_id_seq', `    CREATE SEQUENCE ${names.sequence} AS bigint;`)}
 ${unless(
   names,
-  `${table}_held`,
+  '_held',
   `    CREATE TABLE ${names.held} (
       id bigint PRIMARY KEY DEFAULT nextval('${names.sequence}'),${columns},
       state text NOT NULL CHECK (state IN ('delayed', 'parked', 'released', 'blocked')),
@@ -129,7 +130,7 @@ ${unless(
   END IF;
 ${unless(
   names,
-  `${table}_leases`,
+  '_leases',
   `    CREATE TABLE ${names.leases} (
       partition smallint PRIMARY KEY,
       owner text,
@@ -138,7 +139,7 @@ ${unless(
     ) WITH (fillfactor = 50);
     INSERT INTO ${names.leases} (partition) SELECT generate_series(0, ${partitions - 1});`,
 )}
-${unless(names, `${table}_relays`, `    CREATE TABLE ${names.relays} (relay text PRIMARY KEY, expires_at timestamptz NOT NULL) WITH (fillfactor = 50);`)}
+${unless(names, '_relays', `    CREATE TABLE ${names.relays} (relay text PRIMARY KEY, expires_at timestamptz NOT NULL) WITH (fillfactor = 50);`)}
   IF NOT EXISTS (SELECT FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = '${names.namespace}' AND p.proname = '${names.nextName}') THEN
 ${nextFunction(names, partitions)}
 ${asideFunction(names)}
@@ -161,8 +162,8 @@ const looksAt = 5_000
  * The scan of a partition that is not asked for compares with NULL and ends at once: so the query is the same for whoever holds what, and is planned once a connection.
  * Lanes are left out by NOT IN, which is a hash whatever is switched off: <> ALL would compare each row with each of them.
  * A function for the sake of its settings: an outbox grows from empty to huge and back while the planner believes what it was at the last ANALYZE, and then
- * likes to read all of it and sort. The settings leave it no other plan than this one. A join to delete by would leave it the choice to read all for each row. Where there are few rows, a scan that is begun anew for each partition costs a fifth of
- * that: what takes longest is to set up a plan of so many parts.
+ * likes to read all of it and sort. The settings leave it no other plan than this one. A join to delete by would leave it the choice to read all for each row.
+ * Where there are few rows, a scan that is begun anew for each partition costs a fifth of that: what takes longest is to set up a plan of so many parts.
  */
 function nextFunction(names: Names, partitions: number): string {
   const scan = (_: unknown, partition: number): string => `

@@ -135,6 +135,7 @@ ON CONFLICT (topic_id, letter_id) DO UPDATE SET mark = excluded.mark, position =
 
     heads: `SELECT id, next::float8 AS next FROM ${s}.partitions WHERE id = ANY ($1::text::int[])`,
     maintain: `SELECT ${s}.maintain($1::text::float8, $2::text::float8, $3::text::float8, $4::text::float8)::text AS done`,
+    /** Fails where the log is gone. */
     ping: `SELECT current_setting('server_version') AS server,
   (SELECT count(*) FROM pg_catalog.pg_class WHERE relnamespace = '${s}'::regnamespace AND relname ~ '^messages_[0-9]+$' AND pg_relation_size(oid) > 0)::int AS segments
 WHERE '${s}.messages'::regclass IS NOT NULL`,
